@@ -1,0 +1,19 @@
+// The commands of the program, one function each; main.cc calls them all.
+// A command registers itself as a subcommand of `app` with its options, a help text and an example (footer), and sets
+// `exit_code` in its callback. It never calls exit() and throws nothing out of the callback.
+#pragma once
+
+namespace CLI {
+class App;
+}
+
+namespace foretoken {
+
+// The program's exit codes; docs/operations.md explains them to users.
+inline constexpr int kExitOk = 0;
+inline constexpr int kExitFailed = 1;
+inline constexpr int kExitUsage = 2;  // and bad input
+
+// Declared here, one a line in the order of --help:  void AddSimulateCommand(CLI::App& app, int& exit_code);
+
+}  // namespace foretoken

@@ -1,0 +1,98 @@
+// The `foretoken` program: wires the commands together and turns command-line errors into exit code 2 with the nearest
+// valid name. What a command does is in its own file.
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <iostream>
+#include <string>
+#include <vector>
+
+#include "integration/cli/commands.h"
+#include "integration/cli/nearest_name.h"
+
+namespace foretoken {
+namespace {
+
+constexpr char kVersion[] = "foretoken 0.1.0";
+
+// One line per command, e.g. AddSimulateCommand(app, exit_code); the order is the order in --help.
+void AddCommands([[maybe_unused]] CLI::App& app, [[maybe_unused]] int& exit_code) {
+}
+
+std::vector<std::string> CommandNames(const CLI::App& app) {
+  std::vector<std::string> names;
+  for (const CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; })) names.push_back(command->get_name());
+  return names;
+}
+
+std::vector<std::string> OptionNames(const CLI::App& command) {
+  std::vector<std::string> names;
+  for (const CLI::Option* option : command.get_options())
+    for (const std::string& name : option->get_lnames()) names.push_back("--" + name);
+  return names;
+}
+
+int Unknown(const std::string& what, const std::string& given, const std::vector<std::string>& valid, const std::string& help) {
+  std::cerr << "foretoken: unknown " << what << " \"" << given << "\"";
+  if (!valid.empty()) std::cerr << ": did you mean \"" << NearestName(given, valid) << "\"?";
+  std::cerr << " (" << help << " lists them all)\n";
+  return kExitUsage;
+}
+
+// The innermost command that the command line named.
+const CLI::App& Deepest(const CLI::App& app) {
+  const std::vector<CLI::App*> parsed = app.get_subcommands();
+  return parsed.empty() ? app : Deepest(*parsed.back());
+}
+
+std::string FullName(const CLI::App& command) {
+  return command.get_parent() == nullptr ? "foretoken" : FullName(*command.get_parent()) + " " + command.get_name();
+}
+
+int OnExtras(const CLI::App& app) {
+  const CLI::App& command = Deepest(app);
+  std::vector<std::string> extras = command.remaining();
+  if (extras.empty()) extras = app.remaining(true);
+  const std::string given = extras.empty() ? "" : extras.front();
+  const std::string help = FullName(command) + " --help";
+  if (given.rfind("-", 0) == 0) return Unknown("option", given.substr(0, given.find('=')), OptionNames(command), help);
+  if (const auto names = CommandNames(command); !names.empty()) return Unknown("command", given, names, help);
+  std::cerr << "foretoken: unexpected argument \"" << given << "\" (" << help << " shows what " << FullName(command) << " takes)\n";
+  return kExitUsage;
+}
+
+int Run(int argc, char** argv) {
+  int exit_code = kExitOk;
+  CLI::App app("Schedules LLM inference requests by predicting, per candidate instance, what would happen there.", "foretoken");
+  app.set_version_flag("--version", kVersion, "Print the version and exit");
+  app.set_help_flag("-h,--help", "Print this help and exit");
+  app.footer(
+      "Examples:\n"
+      "  foretoken simulate --topology configs/topologies/mixed-gpu.yaml --trace trace.csv --policy min_e2e --json\n"
+      "  foretoken <command> --help\n"
+      "Exit codes: 0 ok, 1 failed, 2 usage or bad input.");
+  AddCommands(app, exit_code);
+
+  if (argc > 1 && argv[1][0] != '-') {  // before CLI11, which would complain of the unknown command's options first
+    const std::vector<std::string> names = CommandNames(app);
+    if (std::find(names.begin(), names.end(), argv[1]) == names.end()) return Unknown("command", argv[1], names, "foretoken --help");
+  }
+  if (argc == 1) {
+    std::cerr << app.help();
+    return kExitUsage;
+  }
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ExtrasError&) {
+    return OnExtras(app);
+  } catch (const CLI::ParseError& e) {
+    if (e.get_exit_code() == 0) return app.exit(e);  // --help, --version
+    std::cerr << "foretoken: " << e.what() << " (see " << FullName(Deepest(app)) << " --help)\n";
+    return kExitUsage;
+  }
+  return exit_code;
+}
+
+}  // namespace
+}  // namespace foretoken
+
+int main(int argc, char** argv) { return foretoken::Run(argc, argv); }
