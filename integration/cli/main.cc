@@ -15,12 +15,12 @@ namespace {
 constexpr char kVersion[] = "foretoken 0.1.0";
 
 // One line per command, e.g. AddSimulateCommand(app, exit_code); the order is the order in --help.
-void AddCommands([[maybe_unused]] CLI::App& app, [[maybe_unused]] int& exit_code) {
-}
+void AddCommands([[maybe_unused]] CLI::App& app, [[maybe_unused]] int& exit_code) {}
 
 std::vector<std::string> CommandNames(const CLI::App& app) {
   std::vector<std::string> names;
-  for (const CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; })) names.push_back(command->get_name());
+  for (const CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; }))
+    names.push_back(command->get_name());
   return names;
 }
 
@@ -56,7 +56,8 @@ int OnExtras(const CLI::App& app) {
   const std::string help = FullName(command) + " --help";
   if (given.rfind("-", 0) == 0) return Unknown("option", given.substr(0, given.find('=')), OptionNames(command), help);
   if (const auto names = CommandNames(command); !names.empty()) return Unknown("command", given, names, help);
-  std::cerr << "foretoken: unexpected argument \"" << given << "\" (" << help << " shows what " << FullName(command) << " takes)\n";
+  std::cerr << "foretoken: unexpected argument \"" << given << "\" (" << help << " shows what " << FullName(command)
+            << " takes)\n";
   return kExitUsage;
 }
 
@@ -74,7 +75,8 @@ int Run(int argc, char** argv) {
 
   if (argc > 1 && argv[1][0] != '-') {  // before CLI11, which would complain of the unknown command's options first
     const std::vector<std::string> names = CommandNames(app);
-    if (std::find(names.begin(), names.end(), argv[1]) == names.end()) return Unknown("command", argv[1], names, "foretoken --help");
+    if (std::find(names.begin(), names.end(), argv[1]) == names.end())
+      return Unknown("command", argv[1], names, "foretoken --help");
   }
   if (argc == 1) {
     std::cerr << app.help();

@@ -29,15 +29,15 @@ class Prng {
   static Prng ForStream(uint64_t seed, uint64_t stream) { return Prng(Mix64(seed, stream)); }
 
   uint64_t Next();
-  double Unit() { return UnitFrom(Next()); }            // [0, 1)
-  uint64_t Below(uint64_t n);                           // uniform over 0..n-1; n > 0; unbiased
-  int64_t Between(int64_t lo, int64_t hi);              // uniform over lo..hi, both included
+  double Unit() { return UnitFrom(Next()); }  // [0, 1)
+  uint64_t Below(uint64_t n);                 // uniform over 0..n-1; n > 0; unbiased
+  int64_t Between(int64_t lo, int64_t hi);    // uniform over lo..hi, both included
   bool Chance(double p) { return Unit() < p; }
   double Exponential(double mean);
-  double Normal();                                      // mean 0, sd 1
+  double Normal();  // mean 0, sd 1
   double LogNormal(double mu, double sigma);
   double Pareto(double scale, double shape);
-  double Gamma(double shape, double scale);             // shape > 0 (Marsaglia, Tsang 2000)
+  double Gamma(double shape, double scale);  // shape > 0 (Marsaglia, Tsang 2000)
 
   template <class T>
   void Shuffle(std::vector<T>& v) {

@@ -25,8 +25,14 @@ class Duration {
 
   constexpr auto operator<=>(const Duration&) const = default;
   constexpr Duration operator-() const { return Duration(-ns_); }
-  constexpr Duration& operator+=(Duration o) { ns_ += o.ns_; return *this; }
-  constexpr Duration& operator-=(Duration o) { ns_ -= o.ns_; return *this; }
+  constexpr Duration& operator+=(Duration o) {
+    ns_ += o.ns_;
+    return *this;
+  }
+  constexpr Duration& operator-=(Duration o) {
+    ns_ -= o.ns_;
+    return *this;
+  }
   friend constexpr Duration operator+(Duration a, Duration b) { return Duration(a.ns_ + b.ns_); }
   friend constexpr Duration operator-(Duration a, Duration b) { return Duration(a.ns_ - b.ns_); }
   friend constexpr Duration operator*(Duration a, int64_t k) { return Duration(a.ns_ * k); }
@@ -48,7 +54,10 @@ class Instant {
   constexpr double seconds() const { return static_cast<double>(ns_) * 1e-9; }
 
   constexpr auto operator<=>(const Instant&) const = default;
-  constexpr Instant& operator+=(Duration d) { ns_ += d.nanos(); return *this; }
+  constexpr Instant& operator+=(Duration d) {
+    ns_ += d.nanos();
+    return *this;
+  }
   friend constexpr Instant operator+(Instant t, Duration d) { return Instant(t.ns_ + d.nanos()); }
   friend constexpr Instant operator-(Instant t, Duration d) { return Instant(t.ns_ - d.nanos()); }
   friend constexpr Duration operator-(Instant a, Instant b) { return Duration::Nanos(a.ns_ - b.ns_); }
@@ -66,8 +75,14 @@ class Count {
   explicit constexpr Count(int64_t n) : n_(n) {}
   constexpr int64_t value() const { return n_; }
   constexpr auto operator<=>(const Count&) const = default;
-  constexpr Count& operator+=(Count o) { n_ += o.n_; return *this; }
-  constexpr Count& operator-=(Count o) { n_ -= o.n_; return *this; }
+  constexpr Count& operator+=(Count o) {
+    n_ += o.n_;
+    return *this;
+  }
+  constexpr Count& operator-=(Count o) {
+    n_ -= o.n_;
+    return *this;
+  }
   friend constexpr Count operator+(Count a, Count b) { return Count(a.n_ + b.n_); }
   friend constexpr Count operator-(Count a, Count b) { return Count(a.n_ - b.n_); }
 

@@ -50,8 +50,8 @@ struct BatchTrace {
   std::vector<Finish> finished;      // by this step's update
   std::vector<RequestId> preempted;  // by this step's schedule(), in order
   std::vector<RequestId> cancelled;  // aborted since the step before
-  std::vector<RequestId> skipped;    // running decodes that got no token in this step (budget used up, or in flight at their end)
-  int32_t waiting = 0;               // after the step, as the next three
+  std::vector<RequestId> skipped;  // running decodes that got no token in this step (budget used up, or in flight at their end)
+  int32_t waiting = 0;             // after the step, as the next three
   int32_t running = 0;
   int64_t free_blocks = 0;
   int64_t total_blocks = 0;  // usable KV blocks of the engine

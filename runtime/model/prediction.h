@@ -30,24 +30,24 @@ struct PredictQuery {
 
 struct Prediction {
   InstanceId instance;
-  Duration ttft;      // p50, from `now` of the question to the first output token
+  Duration ttft;  // p50, from `now` of the question to the first output token
   Duration ttft_p90;
-  Duration e2e;       // p50, from `now` to the last output token
+  Duration e2e;  // p50, from `now` to the last output token
   Duration e2e_p90;
-  std::optional<Duration> tpot;  // absent for an output of one token
-  Duration longest_gap;          // longest gap expected between two of its tokens
-  double slo_violation = 0;      // P(TTFT or TPOT target missed), 0..1
-  Duration externality;          // sum over the others there of the delay that this request adds to their ends
+  std::optional<Duration> tpot;    // absent for an output of one token
+  Duration longest_gap;            // longest gap expected between two of its tokens
+  double slo_violation = 0;        // P(TTFT or TPOT target missed), 0..1
+  Duration externality;            // sum over the others there of the delay that this request adds to their ends
   double slo_violation_added = 0;  // sum over the others of the change of their P(violation)
-  TokenCount cached_tokens;      // prefix hit assumed
-  BlockCount kv_headroom;        // least free KV blocks over the request's stay; negative: it would preempt
+  TokenCount cached_tokens;        // prefix hit assumed
+  BlockCount kv_headroom;          // least free KV blocks over the request's stay; negative: it would preempt
   Versions versions;
-  Instant as_of;                 // state known up to here (receiver's clock)
-  Duration age;                  // now - as_of
+  Instant as_of;  // state known up to here (receiver's clock)
+  Duration age;   // now - as_of
   Duration age_uncertainty;
   PredictorKind predictor = PredictorKind::kTimeline;
   StateLevel level = StateLevel::kExact;
-  bool stale = false;            // age passed stale_after
+  bool stale = false;  // age passed stale_after
   bool operator==(const Prediction&) const = default;
 };
 

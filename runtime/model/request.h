@@ -34,14 +34,14 @@ constexpr uint64_t PrivateContent(RequestId id) { return id.value() * 2 + 2; }
 struct RequestMeta {
   RequestId id;
   ModelId model;
-  Instant arrival;                          // at the router, router's clock
+  Instant arrival;  // at the router, router's clock
   TokenCount prompt_tokens;
-  std::optional<TokenCount> max_tokens;     // as the user set it
-  std::optional<TokenCount> output_hint;    // a caller's estimate of the output length
-  int32_t priority = 0;                     // lower value first, as in vLLM
-  uint32_t length_class = 0;                // class for learned output lengths (a model's or a tenant's traffic)
-  uint64_t session = 0;                     // affinity key; 0: none
-  std::optional<Slo> slo;                   // absent: the pool's
+  std::optional<TokenCount> max_tokens;   // as the user set it
+  std::optional<TokenCount> output_hint;  // a caller's estimate of the output length
+  int32_t priority = 0;                   // lower value first, as in vLLM
+  uint32_t length_class = 0;              // class for learned output lengths (a model's or a tenant's traffic)
+  uint64_t session = 0;                   // affinity key; 0: none
+  std::optional<Slo> slo;                 // absent: the pool's
   // What the prompt is made of, for prefix identity. Empty: shared with no other request.
   std::vector<PromptSegment> segments;
   bool operator==(const RequestMeta&) const = default;
@@ -58,12 +58,12 @@ enum class OutcomeKind : uint8_t { kFinished, kRejected, kCancelled, kFailed, kL
 // Why it was refused or failed; shown to the user.
 enum class OutcomeReason : uint8_t {
   kNone,
-  kStop,               // end of sequence
-  kLength,             // max_tokens or max_model_len reached
-  kTooLong,            // prompt >= max_model_len
-  kNeverFits,          // needs more KV blocks than the engine has
-  kNoCandidate,        // no instance can serve it
-  kShed,               // admission control
+  kStop,         // end of sequence
+  kLength,       // max_tokens or max_model_len reached
+  kTooLong,      // prompt >= max_model_len
+  kNeverFits,    // needs more KV blocks than the engine has
+  kNoCandidate,  // no instance can serve it
+  kShed,         // admission control
   kEngineRestarted,
   kRetriesExhausted,
   kClientGone,

@@ -14,9 +14,9 @@ struct Snapshot {
   struct Request {
     RequestId request;
     int32_t prompt_tokens = 0;
-    int32_t computed_tokens = 0;   // of prompt and output, optimistic as the engine counts it
+    int32_t computed_tokens = 0;  // of prompt and output, optimistic as the engine counts it
     int32_t generated_tokens = 0;
-    int32_t cached_tokens = 0;     // prefix hit at its first admission
+    int32_t cached_tokens = 0;  // prefix hit at its first admission
     bool operator==(const Request&) const = default;
   };
   // Exact level only.
@@ -38,15 +38,15 @@ struct Snapshot {
   };
   struct Exact {
     std::vector<RequestBlocks> requests;
-    std::vector<uint32_t> free_list;                             // front first
+    std::vector<uint32_t> free_list;                            // front first
     std::vector<std::pair<uint32_t, BlockHash>> hashed_blocks;  // in registration order
     std::vector<InFlight> in_flight;
     bool operator==(const Exact&) const = default;
   };
 
-  uint64_t last_seq = 0;       // the last message of the stream that the state includes
-  uint64_t next_step = 0;      // batch_id of the next step to be reported
-  Instant as_of;               // engine's clock
+  uint64_t last_seq = 0;         // the last message of the stream that the state includes
+  uint64_t next_step = 0;        // batch_id of the next step to be reported
+  Instant as_of;                 // engine's clock
   std::vector<Request> running;  // in the engine's order
   std::vector<Request> waiting;  // in the engine's order
   int64_t free_blocks = 0;
