@@ -114,6 +114,7 @@ def parse_arguments(argv):
     parser.add_argument("--sanitizers", action="store_true",
                         help="everything under AddressSanitizer and UBSan, tests/runtime under ThreadSanitizer too")
     parser.add_argument("--seeds", type=positive, metavar="N", help="seeds per random test (FORETOKEN_SEEDS)")
+    parser.add_argument("--seed", type=positive, metavar="S", help="only this seed, to repeat a failure (FORETOKEN_SEED)")
     parser.add_argument("--cases", type=positive, metavar="N", help="cases per property or differential test (FORETOKEN_CASES)")
     parser.add_argument("--real-engines", action="store_true", help="also tests against real engines (FORETOKEN_REAL_ENGINES)")
     parser.add_argument("--gpu", action="store_true", help="also tests that need a GPU (FORETOKEN_GPU)")
@@ -123,8 +124,15 @@ def parse_arguments(argv):
     return parser.parse_args(argv)
 
 
+def commit_seed():
+    """A seed of each commit's own, so that CI explores more with every commit; None outside a git clone."""
+    git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+    return int(git.stdout[:8], 16) if git.returncode == 0 else None
+
+
 def bazel_flags(options):
     variables = {"FORETOKEN_SEEDS": options.seeds, "FORETOKEN_CASES": options.cases,
+                 "FORETOKEN_SEED": options.seed, "FORETOKEN_EXTRA_SEED": commit_seed() if os.environ.get("CI") else None,
                  "FORETOKEN_REAL_ENGINES": 1 if options.real_engines else None, "FORETOKEN_GPU": 1 if options.gpu else None}
     shared = ROOT.parent / "shared"
     if shared.is_dir():
