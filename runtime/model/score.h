@@ -1,0 +1,32 @@
+// ScoreOf: a prediction's worth under one goal, lower is better. SCHEDULER and SIMULATOR both use it: the first to pick, the second
+// to tell whether a reservation that came in between has made its answer worse than the runner-up.
+#pragma once
+
+#include <cstdint>
+
+#include "runtime/model/prediction.h"
+
+namespace foretoken {
+
+enum class ScoreKind : uint8_t { kNone, kTtft, kE2e, kExternality, kSlo };
+
+struct ScoreRule {
+  ScoreKind kind = ScoreKind::kNone;
+  double latency_weight = 0.1;  // kSlo: per second of (E2E + externality), beside violation probabilities
+  bool operator==(const ScoreRule&) const = default;
+};
+
+// Seconds; for kSlo expected violations + latency_weight x seconds; 0 for kNone.
+inline double ScoreOf(const ScoreRule& rule, const Prediction& p) {
+  switch (rule.kind) {
+    case ScoreKind::kNone: return 0;
+    case ScoreKind::kTtft: return p.ttft.seconds();
+    case ScoreKind::kE2e: return p.e2e.seconds();
+    case ScoreKind::kExternality: return p.e2e.seconds() + p.externality.seconds();
+    case ScoreKind::kSlo:
+      return p.slo_violation + p.slo_violation_added + rule.latency_weight * (p.e2e.seconds() + p.externality.seconds());
+  }
+  return 0;
+}
+
+}  // namespace foretoken

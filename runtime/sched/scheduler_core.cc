@@ -1,0 +1,280 @@
+#include "runtime/sched/scheduler_core.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "runtime/base/check.h"
+
+namespace foretoken {
+namespace {
+
+template <class T>
+bool Contains(const std::vector<T>& v, T x) {
+  return std::find(v.begin(), v.end(), x) != v.end();
+}
+
+bool IsCrash(OutcomeReason reason) { return reason == OutcomeReason::kEngineRestarted; }
+
+}  // namespace
+
+Result<std::unique_ptr<SchedulerCore>> SchedulerCore::Make(Options options, std::vector<InstanceInfo> instances,
+                                                           LengthEstimator* lengths) {
+  auto policy = MakePolicy(options.policy, options.weights);
+  if (!policy.ok()) return policy.error();
+  if (instances.empty()) return Error{"scheduler: no instance to schedule on: the topology's pools need at least one"};
+  FT_CHECK(lengths != nullptr);
+  return std::unique_ptr<SchedulerCore>(
+      new SchedulerCore(std::move(options), std::move(instances), lengths, std::move(policy).value()));
+}
+
+SchedulerCore::SchedulerCore(Options options, std::vector<InstanceInfo> instances, LengthEstimator* lengths,
+                             std::unique_ptr<Policy> policy)
+    : options_(std::move(options)),
+      instances_(std::move(instances)),
+      lengths_(lengths),
+      policy_(std::move(policy)),
+      prng_(Prng::ForStream(options_.seed, 0x5C4ED)),
+      ledger_(instances_.size()),
+      usable_(instances_.size(), true) {}
+
+void SchedulerCore::OnSchedule(const RequestMeta& request, Instant now, SchedulerEffects& effects) {
+  Begin(request, now, 0, nullptr, effects);
+}
+
+bool SchedulerCore::CanServe(InstanceId instance, const RequestMeta& request, const Attempts* attempts) const {
+  if (!usable_[instance.value()]) return false;
+  const InstanceInfo& info = instances_[instance.value()];
+  if (!info.models.empty() && !Contains(info.models, request.model)) return false;
+  return attempts == nullptr || !Contains(attempts->excluded, instance);
+}
+
+void SchedulerCore::Begin(const RequestMeta& request, Instant now, int32_t attempt, const Attempts* attempts,
+                          SchedulerEffects& effects) {
+  targets_.clear();
+  for (uint32_t i = 0; i < instances_.size(); ++i)
+    if (CanServe(InstanceId(i), request, attempts)) targets_.push_back(InstanceId(i));
+  if (targets_.empty()) {
+    ++counters_.rejected_no_candidate;
+    attempts_.Erase(request.id.value());
+    effects.Reject(request.id, attempt == 0 ? OutcomeReason::kNoCandidate : OutcomeReason::kRetriesExhausted);
+    return;
+  }
+  Round& round = Acquire();
+  round.request = &request;
+  round.attempt = attempt;
+  // One quantile per request, for its life and on every candidate alike; never exactly 0 or 1.
+  const double quantile = std::clamp(UnitFrom(Mix64(options_.seed ^ 0x9E17, request.id.value())), 1e-6, 1.0 - 1e-6);
+  const LengthKey key{request.id, request.length_class, quantile, request.max_tokens, request.output_hint};
+  round.query = {&request, quantile, lengths_->Total(key, TokenCount(0)), request.slo.value_or(options_.slo),
+                 policy_->needs() == PolicyNeeds::kExternality};
+  round.fan_out.Open(now, now + options_.decision_deadline);
+  for (InstanceId t : targets_) round.fan_out.AddTarget(t);
+  if (policy_->needs() < PolicyNeeds::kPredictions) return Choose(round, now, effects);
+  const DecisionId id = round.id;
+  effects.ArmDeadline(id, round.fan_out.deadline());
+  effects.SendPredict(id, targets_, round.query);
+}
+
+void SchedulerCore::OnPrediction(DecisionId decision, const Prediction& prediction, Instant now, SchedulerEffects& effects) {
+  Round* round = Find(decision);
+  if (round == nullptr || round->enqueued || !round->fan_out.Answer(prediction.instance, prediction)) {
+    ++counters_.late_replies;
+    return;
+  }
+  if (round->fan_out.complete()) Choose(*round, now, effects);
+}
+
+void SchedulerCore::OnUnreachable(DecisionId decision, InstanceId instance, Instant now, SchedulerEffects& effects) {
+  Round* round = Find(decision);
+  if (round == nullptr || round->enqueued || !round->fan_out.Fail(instance)) return;  // the round went on without it already
+  if (round->fan_out.complete()) Choose(*round, now, effects);
+}
+
+void SchedulerCore::OnDeadline(DecisionId decision, Instant now, SchedulerEffects& effects) {
+  Round* round = Find(decision);
+  if (round == nullptr) return;  // over in time: the usual case
+  if (round->enqueued) {         // the winner does not confirm its reservation: dispatch all the same, its ledger will catch up
+    ++counters_.expired_rounds;
+    return Commit(*round, now, effects);
+  }
+  ++counters_.expired_rounds;
+  round->fan_out.Expire();
+  Choose(*round, now, effects);
+}
+
+void SchedulerCore::Choose(Round& round, Instant now, SchedulerEffects& effects) {
+  candidates_.clear();
+  int32_t answered = 0;
+  for (const FanOut::Target& t : round.fan_out.targets()) {
+    const InstanceInfo& info = instances_[t.instance.value()];
+    Candidate c{t.instance, ledger_.load(t.instance), nullptr, info.step_time.law ? &info.step_time : nullptr, info.kv_tokens, 0};
+    if (t.outcome == ReplyOutcome::kAnswered) {
+      c.prediction = &t.prediction;
+      c.cached_tokens = t.prediction.cached_tokens.value();
+      ++answered;
+    }
+    candidates_.push_back(c);
+  }
+  const bool predictive = policy_->needs() >= PolicyNeeds::kPredictions;
+  if (predictive) {
+    counters_.unanswered += candidates_.size() - static_cast<size_t>(answered);
+    if (answered == 0) ++counters_.by_ledger;
+  }
+  scores_.assign(candidates_.size(), kExcluded);
+  policy_->Score({round.request, round.query.expected_output, round.query.slo}, candidates_, prng_, scores_);
+  round.chosen = PickLowest(candidates_, scores_, options_.seed, round.request->id, &round.runner_up);
+  FT_CHECK(round.chosen >= 0);  // every policy leaves at least one candidate in
+  round.score = scores_[static_cast<size_t>(round.chosen)];
+  round.score_rule = policy_->score_rule();
+  const Candidate& winner = candidates_[static_cast<size_t>(round.chosen)];
+  if (options_.shed_above > 0 && winner.prediction != nullptr && winner.prediction->slo_violation > options_.shed_above &&
+      round.request->priority >= options_.shed_priority) {
+    ++counters_.shed;
+    const RequestId id = round.request->id;
+    attempts_.Erase(id.value());
+    Close(round);
+    return effects.Reject(id, OutcomeReason::kShed);
+  }
+  EnqueueOrder order = OrderFor(round);
+  order.guarded = predictive && winner.prediction != nullptr && !round.repicked && options_.repick != RepickRule::kAlwaysAccept;
+  if (!order.guarded) {
+    effects.SendEnqueue(order);
+    return Commit(round, now, effects);
+  }
+  round.enqueued = true;
+  effects.SendEnqueue(order);
+}
+
+EnqueueOrder SchedulerCore::OrderFor(const Round& round) const {
+  const FanOut::Target& target = round.fan_out.targets()[static_cast<size_t>(round.chosen)];
+  const RequestMeta& r = *round.request;
+  EnqueueOrder order;
+  order.decision = round.id;
+  order.instance = target.instance;
+  order.reservation = {r.id, r.priority, r.arrival, r.prompt_tokens.value(), round.query.expected_output.value(),
+                       LengthKey{r.id, r.length_class, round.query.length_quantile, r.max_tokens, r.output_hint},
+                       round.query.slo, r.segments};
+  order.predicted_on = target.prediction.versions;
+  order.score = round.score;
+  order.runner_up = round.runner_up;
+  order.score_rule = round.score_rule;
+  order.query = round.query;
+  order.rule = options_.repick;
+  return order;
+}
+
+void SchedulerCore::OnEnqueueReply(DecisionId decision, bool accepted, const Prediction& fresh, Instant now,
+                                   SchedulerEffects& effects) {
+  Round* round = Find(decision);
+  if (round == nullptr || !round->enqueued) {
+    ++counters_.late_replies;
+    return;
+  }
+  if (accepted) return Commit(*round, now, effects);
+  round->enqueued = false;
+  round->repicked = true;
+  ++counters_.repicks;
+  round->fan_out.targets()[static_cast<size_t>(round->chosen)].prediction = fresh;
+  Choose(*round, now, effects);
+}
+
+void SchedulerCore::Commit(Round& round, Instant now, SchedulerEffects& effects) {
+  const FanOut::Target& target = round.fan_out.targets()[static_cast<size_t>(round.chosen)];
+  const RequestMeta& request = *round.request;
+  DecisionRecord record;
+  record.at = now;
+  record.request = request.id;
+  record.instance = target.instance;
+  record.policy = policy_->name();
+  record.score = round.score;
+  record.runner_up = round.runner_up;
+  record.repicked = round.repicked;
+  record.attempt = round.attempt;
+  record.predicted = target.outcome == ReplyOutcome::kAnswered;
+  if (record.predicted) {
+    record.prediction = target.prediction;
+    record.predictor = target.prediction.predictor;
+    record.state_version = target.prediction.versions.state;
+  }
+  for (const FanOut::Target& t : round.fan_out.targets())
+    record.unanswered += t.outcome == ReplyOutcome::kLate || t.outcome == ReplyOutcome::kUnreachable;
+  ++counters_.decisions;
+  const int64_t cached = record.predicted ? target.prediction.cached_tokens.value() : 0;
+  const bool fresh = ledger_.Assign(request.id, {target.instance, static_cast<int32_t>(request.prompt_tokens.value()),
+                                                 static_cast<int32_t>(round.query.expected_output.value()),
+                                                 static_cast<int32_t>(request.prompt_tokens.value() - cached), request.length_class});
+  FT_CHECK(fresh);  // a request is assigned once at a time
+  Close(round);
+  effects.Decided(record);
+  effects.Dispatch(record.instance, request);
+}
+
+void SchedulerCore::OnFirstToken(RequestId request) { ledger_.FirstToken(request); }
+
+void SchedulerCore::OnFinished(RequestId request, TokenCount output) {
+  const auto was = ledger_.Release(request);
+  if (!was) {
+    ++counters_.unknown_outcomes;
+    return;
+  }
+  attempts_.Erase(request.value());
+  lengths_->Learn(was->length_class, output);
+}
+
+void SchedulerCore::OnCancelled(RequestId request) {
+  attempts_.Erase(request.value());
+  if (!ledger_.Release(request)) ++counters_.unknown_outcomes;
+}
+
+void SchedulerCore::OnEngineFailure(const RequestMeta& request, OutcomeReason reason, Instant now, SchedulerEffects& effects) {
+  const auto was = ledger_.Release(request.id);
+  if (!was) {
+    ++counters_.unknown_outcomes;
+    return;
+  }
+  Attempts* a = attempts_.Find(request.id.value());
+  if (a == nullptr) {
+    attempts_.Insert(request.id.value(), Attempts{});
+    a = attempts_.Find(request.id.value());
+  }
+  a->excluded.push_back(was->instance);
+  ++(IsCrash(reason) ? a->crashed : a->refused);
+  if (a->crashed > options_.retry_max_crash || a->refused > options_.retry_max) {
+    ++counters_.rejected_retries;
+    attempts_.Erase(request.id.value());
+    return effects.Reject(request.id, IsCrash(reason) ? OutcomeReason::kRetriesExhausted : reason);
+  }
+  ++counters_.retried;
+  const Attempts copy = *a;  // Begin may erase it
+  Begin(request, now, copy.crashed + copy.refused, &copy, effects);
+}
+
+SchedulerCore::Round& SchedulerCore::Acquire() {
+  if (free_rounds_.empty()) {
+    free_rounds_.push_back(static_cast<uint32_t>(rounds_.size()));
+    rounds_.push_back(std::make_unique<Round>());
+  }
+  const uint32_t index = free_rounds_.back();
+  free_rounds_.pop_back();
+  Round& r = *rounds_[index];
+  r.id = DecisionId(next_decision_++);
+  r.attempt = 0;
+  r.repicked = r.enqueued = false;
+  r.chosen = -1;
+  open_.Insert(r.id.value(), index);
+  return r;
+}
+
+SchedulerCore::Round* SchedulerCore::Find(DecisionId decision) {
+  const uint32_t* index = open_.Find(decision.value());
+  return index == nullptr ? nullptr : rounds_[*index].get();
+}
+
+void SchedulerCore::Close(Round& round) {
+  const uint32_t* index = open_.Find(round.id.value());
+  FT_CHECK(index != nullptr);
+  free_rounds_.push_back(*index);
+  open_.Erase(round.id.value());
+}
+
+}  // namespace foretoken

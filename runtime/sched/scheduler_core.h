@@ -1,0 +1,187 @@
+// SchedulerCore: the decisions of one SCHEDULER, without time, threads or messages. Events go in through On...(); what has to
+// happen comes out through SchedulerEffects, in order, before the call returns. A round: Schedule -> Predict to every candidate in
+// parallel -> all answered or deadline -> the policy scores -> Enqueue at the winner (a reservation) -> Dispatch.
+//
+// Guarantees: every request that comes in is dispatched or gets exactly one Reject; one that an engine lost or refused is decided
+// again within the retry bounds; a reply after its round is counted, never used; at most one re-pick per round.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "runtime/base/id_map.h"
+#include "runtime/base/ids.h"
+#include "runtime/base/prng.h"
+#include "runtime/base/result.h"
+#include "runtime/base/units.h"
+#include "runtime/model/prediction.h"
+#include "runtime/model/request.h"
+#include "runtime/perf/step_time_model.h"
+#include "runtime/predict/predictor.h"
+#include "runtime/sched/assignment_ledger.h"
+#include "runtime/sched/fan_out.h"
+#include "runtime/sched/policy.h"
+#include "runtime/workload/length_estimator.h"
+
+namespace foretoken {
+
+// When an Enqueue whose prediction other reservations have overtaken is refused (protocol.md, Versions).
+enum class RepickRule : uint8_t { kVersioned, kAlwaysAccept, kRejectOnAnyChange };
+
+struct DecisionRecord {
+  Instant at;
+  RequestId request;
+  InstanceId instance;
+  std::string_view policy;
+  PredictorKind predictor = PredictorKind::kLedger;  // who answered for the winner
+  uint64_t state_version = 0;
+  double score = 0;
+  double runner_up = 0;
+  bool repicked = false;
+  int32_t attempt = 0;     // 0: the first assignment of this request
+  int32_t unanswered = 0;  // candidates whose prediction did not come
+  bool predicted = false;
+  Prediction prediction;   // the winner's, when predicted
+};
+
+// A reservation to be made, and the guard under which it stands.
+struct EnqueueOrder {
+  DecisionId decision;
+  InstanceId instance;
+  Reservation reservation;
+  Versions predicted_on;
+  double score = 0;         // in the policy's units
+  double runner_up = 0;
+  ScoreRule score_rule;     // how to value a fresh prediction against runner_up
+  PredictQuery query;       // its request pointer is valid during the call only
+  bool guarded = false;     // false: to be accepted whatever has changed
+  RepickRule rule = RepickRule::kVersioned;
+};
+
+class SchedulerEffects {
+ public:
+  virtual ~SchedulerEffects() = default;
+  // Ask each target; answer with OnPrediction or OnUnreachable. `query` is valid until the round ends.
+  virtual void SendPredict(DecisionId decision, std::span<const InstanceId> targets, const PredictQuery& query) = 0;
+  // Tell the winner's SIMULATOR; when `order.guarded`, answer with OnEnqueueReply.
+  virtual void SendEnqueue(const EnqueueOrder& order) = 0;
+  virtual void Dispatch(InstanceId instance, const RequestMeta& request) = 0;
+  virtual void Reject(RequestId request, OutcomeReason reason) = 0;
+  virtual void Decided(const DecisionRecord& record) = 0;
+  // Call OnDeadline(decision) at `at`.
+  virtual void ArmDeadline(DecisionId decision, Instant at) = 0;
+};
+
+struct SchedulerCounters {
+  uint64_t decisions = 0;
+  uint64_t repicks = 0;
+  uint64_t late_replies = 0;         // after the round was over
+  uint64_t expired_rounds = 0;       // ended by their deadline
+  uint64_t unanswered = 0;           // candidates that did not answer in time
+  uint64_t by_ledger = 0;            // decided without any prediction although the policy asks for them
+  uint64_t retried = 0;
+  uint64_t rejected_no_candidate = 0;
+  uint64_t rejected_retries = 0;
+  uint64_t shed = 0;
+  uint64_t unknown_outcomes = 0;     // of requests not assigned here
+};
+
+class SchedulerCore {
+ public:
+  struct InstanceInfo {
+    StepTimeModel step_time;  // law may be null: unknown speed
+    int64_t kv_tokens = 0;
+    std::vector<ModelId> models;
+  };
+  struct Options {
+    std::string policy = "auto";
+    PolicyWeights weights;
+    Slo slo;
+    uint64_t seed = 1;
+    Duration decision_deadline = Duration::Millis(5);
+    RepickRule repick = RepickRule::kVersioned;
+    int32_t retry_max = 3;         // after a refusal by an engine
+    int32_t retry_max_crash = 1;   // after a crash or restart under the request
+    double shed_above = 0;         // > 0: refuse when the best candidate's P(SLO violation) exceeds it and priority > shed_priority
+    int32_t shed_priority = 0;
+  };
+
+  // `lengths` is not owned; it learns from outcomes and is read for every decision.
+  static Result<std::unique_ptr<SchedulerCore>> Make(Options options, std::vector<InstanceInfo> instances, LengthEstimator* lengths);
+
+  // A request asks for a placement. The meta must stay valid until the request's end (OnOutcome) or its Reject.
+  void OnSchedule(const RequestMeta& request, Instant now, SchedulerEffects& effects);
+  void OnPrediction(DecisionId decision, const Prediction& prediction, Instant now, SchedulerEffects& effects);
+  void OnUnreachable(DecisionId decision, InstanceId instance, Instant now, SchedulerEffects& effects);
+  void OnDeadline(DecisionId decision, Instant now, SchedulerEffects& effects);
+  // accepted, or overtaken with a fresh prediction.
+  void OnEnqueueReply(DecisionId decision, bool accepted, const Prediction& fresh, Instant now, SchedulerEffects& effects);
+
+  void OnFirstToken(RequestId request);
+  void OnFinished(RequestId request, TokenCount output);
+  // The engine refused it, or crashed under it: decided again elsewhere, or rejected.
+  void OnEngineFailure(const RequestMeta& request, OutcomeReason reason, Instant now, SchedulerEffects& effects);
+  void OnCancelled(RequestId request);
+
+  // Whether the instance may be chosen (liveness, membership). All may at the start.
+  void SetCandidate(InstanceId instance, bool usable) { usable_[instance.value()] = usable; }
+  bool IsCandidate(InstanceId instance) const { return usable_[instance.value()]; }
+
+  PolicyNeeds needs() const { return policy_->needs(); }
+  const AssignmentLedger& ledger() const { return ledger_; }
+  const SchedulerCounters& counters() const { return counters_; }
+  size_t open_rounds() const { return open_.size(); }
+
+ private:
+  struct Round {
+    DecisionId id;
+    const RequestMeta* request = nullptr;
+    PredictQuery query;
+    FanOut fan_out;
+    int32_t attempt = 0;
+    bool repicked = false;
+    bool enqueued = false;         // waits for an EnqueueReply
+    int chosen = -1;
+    double score = 0;
+    double runner_up = 0;
+    ScoreRule score_rule;
+  };
+  struct Attempts {
+    int32_t refused = 0;
+    int32_t crashed = 0;
+    std::vector<InstanceId> excluded;  // refused or crashed there
+  };
+
+  SchedulerCore(Options options, std::vector<InstanceInfo> instances, LengthEstimator* lengths, std::unique_ptr<Policy> policy);
+
+  void Begin(const RequestMeta& request, Instant now, int32_t attempt, const Attempts* attempts, SchedulerEffects& effects);
+  bool CanServe(InstanceId instance, const RequestMeta& request, const Attempts* attempts) const;
+  void Choose(Round& round, Instant now, SchedulerEffects& effects);
+  void Commit(Round& round, Instant now, SchedulerEffects& effects);
+  EnqueueOrder OrderFor(const Round& round) const;
+  Round& Acquire();
+  Round* Find(DecisionId decision);
+  void Close(Round& round);
+
+  Options options_;
+  std::vector<InstanceInfo> instances_;
+  LengthEstimator* lengths_;
+  std::unique_ptr<Policy> policy_;
+  Prng prng_;
+  AssignmentLedger ledger_;
+  std::vector<bool> usable_;
+  uint64_t next_decision_ = 1;
+  std::vector<std::unique_ptr<Round>> rounds_;  // a pool: addresses stay
+  std::vector<uint32_t> free_rounds_;
+  IdMap<uint32_t> open_;                        // decision -> index in rounds_
+  IdMap<Attempts> attempts_;                    // requests that have failed at least once
+  std::vector<Candidate> candidates_;           // scratch of Choose
+  std::vector<double> scores_;
+  std::vector<InstanceId> targets_;             // scratch of Begin
+  SchedulerCounters counters_;
+};
+
+}  // namespace foretoken
