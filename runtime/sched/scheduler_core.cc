@@ -163,18 +163,17 @@ EnqueueOrder SchedulerCore::OrderFor(const Round& round) const {
   return order;
 }
 
-void SchedulerCore::OnEnqueueReply(DecisionId decision, bool accepted, const Prediction& fresh, Instant now,
-                                   SchedulerEffects& effects) {
-  Round* round = Find(decision);
+void SchedulerCore::OnEnqueueReply(const EnqueueReply& reply, Instant now, SchedulerEffects& effects) {
+  Round* round = Find(reply.decision);
   if (round == nullptr || !round->enqueued) {
     ++counters_.late_replies;
     return;
   }
-  if (accepted) return Commit(*round, now, effects);
+  if (reply.accepted) return Commit(*round, now, effects);
   round->enqueued = false;
   round->repicked = true;
   ++counters_.repicks;
-  round->fan_out.targets()[static_cast<size_t>(round->chosen)].prediction = fresh;
+  round->fan_out.targets()[static_cast<size_t>(round->chosen)].prediction = reply.fresh;
   Choose(*round, now, effects);
 }
 
@@ -221,9 +220,13 @@ void SchedulerCore::OnFinished(RequestId request, TokenCount output) {
   lengths_->Learn(was->length_class, output);
 }
 
-void SchedulerCore::OnCancelled(RequestId request) {
+void SchedulerCore::OnCancelled(RequestId request, SchedulerEffects& effects) {
   attempts_.Erase(request.value());
-  if (!ledger_.Release(request)) ++counters_.unknown_outcomes;
+  if (const auto was = ledger_.Release(request)) {
+    effects.SendCancel(was->instance, request);
+  } else {
+    ++counters_.unknown_outcomes;
+  }
 }
 
 void SchedulerCore::OnEngineFailure(const RequestMeta& request, OutcomeReason reason, Instant now, SchedulerEffects& effects) {
@@ -232,6 +235,7 @@ void SchedulerCore::OnEngineFailure(const RequestMeta& request, OutcomeReason re
     ++counters_.unknown_outcomes;
     return;
   }
+  effects.SendCancel(was->instance, request.id);
   Attempts* a = attempts_.Find(request.id.value());
   if (a == nullptr) {
     attempts_.Insert(request.id.value(), Attempts{});

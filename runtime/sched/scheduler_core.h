@@ -20,16 +20,13 @@
 #include "runtime/model/prediction.h"
 #include "runtime/model/request.h"
 #include "runtime/perf/step_time_model.h"
-#include "runtime/predict/predictor.h"
+#include "runtime/predict/enqueue_order.h"
 #include "runtime/sched/assignment_ledger.h"
 #include "runtime/sched/fan_out.h"
 #include "runtime/sched/policy.h"
 #include "runtime/workload/length_estimator.h"
 
 namespace foretoken {
-
-// When an Enqueue whose prediction other reservations have overtaken is refused (protocol.md, Versions).
-enum class RepickRule : uint8_t { kVersioned, kAlwaysAccept, kRejectOnAnyChange };
 
 struct DecisionRecord {
   Instant at;
@@ -47,20 +44,6 @@ struct DecisionRecord {
   Prediction prediction;   // the winner's, when predicted
 };
 
-// A reservation to be made, and the guard under which it stands.
-struct EnqueueOrder {
-  DecisionId decision;
-  InstanceId instance;
-  Reservation reservation;
-  Versions predicted_on;
-  double score = 0;         // in the policy's units
-  double runner_up = 0;
-  ScoreRule score_rule;     // how to value a fresh prediction against runner_up
-  PredictQuery query;       // its request pointer is valid during the call only
-  bool guarded = false;     // false: to be accepted whatever has changed
-  RepickRule rule = RepickRule::kVersioned;
-};
-
 class SchedulerEffects {
  public:
   virtual ~SchedulerEffects() = default;
@@ -68,6 +51,8 @@ class SchedulerEffects {
   virtual void SendPredict(DecisionId decision, std::span<const InstanceId> targets, const PredictQuery& query) = 0;
   // Tell the winner's SIMULATOR; when `order.guarded`, answer with OnEnqueueReply.
   virtual void SendEnqueue(const EnqueueOrder& order) = 0;
+  // Take a reservation back: the request will not run, or not go on, there.
+  virtual void SendCancel(InstanceId instance, RequestId request) = 0;
   virtual void Dispatch(InstanceId instance, const RequestMeta& request) = 0;
   virtual void Reject(RequestId request, OutcomeReason reason) = 0;
   virtual void Decided(const DecisionRecord& record) = 0;
@@ -118,13 +103,14 @@ class SchedulerCore {
   void OnUnreachable(DecisionId decision, InstanceId instance, Instant now, SchedulerEffects& effects);
   void OnDeadline(DecisionId decision, Instant now, SchedulerEffects& effects);
   // accepted, or overtaken with a fresh prediction.
-  void OnEnqueueReply(DecisionId decision, bool accepted, const Prediction& fresh, Instant now, SchedulerEffects& effects);
+  void OnEnqueueReply(const EnqueueReply& reply, Instant now, SchedulerEffects& effects);
 
   void OnFirstToken(RequestId request);
   void OnFinished(RequestId request, TokenCount output);
   // The engine refused it, or crashed under it: decided again elsewhere, or rejected.
   void OnEngineFailure(const RequestMeta& request, OutcomeReason reason, Instant now, SchedulerEffects& effects);
-  void OnCancelled(RequestId request);
+  // The client has gone.
+  void OnCancelled(RequestId request, SchedulerEffects& effects);
 
   // Whether the instance may be chosen (liveness, membership). All may at the start.
   void SetCandidate(InstanceId instance, bool usable) { usable_[instance.value()] = usable; }
