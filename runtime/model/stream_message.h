@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <variant>
 #include <vector>
 
@@ -21,6 +22,11 @@ struct Hello {
   int64_t kv_blocks = 0;
   bool prefix_caching = false;
   bool async_scheduling = false;
+  bool priority_policy = false;  // the waiting queue is ordered by priority; else first come, first served
+  int64_t max_model_len = 0;     // 0: not stated
+  std::string engine = {};       // "vllm", "sglang", "llama", "openai", "emulated"
+  std::string version = {};      // as the engine states it
+  std::vector<std::string> features = {};  // in use and not modelled: "spec_decode", "structured_output", "lora", ...
   bool operator==(const Hello&) const = default;
 };
 
@@ -70,6 +76,7 @@ struct StreamMessage {
   Epoch epoch;
   uint64_t seq = 0;
   StreamBody body;
+  Instant sent = {};  // sender's clock
   bool operator==(const StreamMessage&) const = default;
 };
 

@@ -37,6 +37,7 @@ struct EnqueueReply {
   bool accepted = true;
   Versions versions;     // after the reservation
   Prediction fresh;      // when not accepted
+  bool operator==(const EnqueueReply&) const = default;
 };
 
 }  // namespace foretoken
