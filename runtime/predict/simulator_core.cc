@@ -1,0 +1,218 @@
+#include "runtime/predict/simulator_core.h"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+namespace foretoken {
+
+class SimulatorCore::Sink final : public Stream::Sink {
+ public:
+  Sink(SimulatorCore& core, SimulatorEffects& effects) : core_(core), effects_(effects) {}
+  void Apply(StreamMessage& m) override { core_.Apply(m); }
+  void ApplySnapshot(StreamMessage& m) override { core_.ApplySnapshot(std::get<Snapshot>(m.body)); }
+  void EpochChanged(Epoch) override { core_.EpochChanged(); }
+  void RequestResync(Epoch epoch, uint64_t from_seq) override {
+    effects_.RequestResync(core_.instance(), epoch, from_seq, core_.now_);
+  }
+
+ private:
+  SimulatorCore& core_;
+  SimulatorEffects& effects_;
+};
+
+SimulatorCore::SimulatorCore(Options options, std::unique_ptr<Predictor> predictor, std::unique_ptr<LengthEstimator> lengths)
+    : options_(std::move(options)),
+      lengths_(std::move(lengths)),
+      predictor_(std::move(predictor)),
+      sequencer_(options_.sequencer) {}
+
+void SimulatorCore::OnStream(StreamMessage& message, Instant now, SimulatorEffects& effects) {
+  now_ = now;
+  last_heard_ = now;
+  const Stream::Header header{message.epoch, message.seq, std::holds_alternative<Snapshot>(message.body)};
+  Sink sink(*this, effects);
+  sequencer_.OnMessage(header, message, now, sink);
+}
+
+void SimulatorCore::Progress(Instant at) {
+  as_of_ = std::max(as_of_, std::min(at, now_));
+  ++versions_.state;
+}
+
+void SimulatorCore::Apply(StreamMessage& message) {
+  if (const BatchTrace* trace = std::get_if<BatchTrace>(&message.body)) {
+    ApplyStep(*trace);
+  } else if (const Arrived* a = std::get_if<Arrived>(&message.body)) {
+    if (!Confirm(a->request)) ++counters_.foreign;
+    predictor_->OnArrived(a->request, a->at);
+    Progress(a->at);
+  } else if (const Aborted* a = std::get_if<Aborted>(&message.body)) {
+    Confirm(a->request);
+    length_class_.Erase(a->request.value());
+    predictor_->OnGone(a->request, a->at);
+    Progress(a->at);
+  } else if (const Heartbeat* h = std::get_if<Heartbeat>(&message.body)) {
+    if (held_ == 0 && h->held > 0) last_progress_ = now_;  // work came: its first step has the whole bound from here
+    held_ = h->held;
+    if (held_ == 0) last_progress_ = now_;
+    as_of_ = std::max(as_of_, std::min(h->at, now_));
+  } else if (const Aggregate* g = std::get_if<Aggregate>(&message.body)) {
+    predictor_->OnAggregate({g->at, g->waiting, g->running, g->free_blocks, g->total_blocks}, nullptr);
+    last_progress_ = now_;
+    Progress(g->at);
+  }
+  // Hello carries limits that the topology gave already.
+}
+
+void SimulatorCore::ApplyStep(const BatchTrace& trace) {
+  const StepShape shape{trace.prefill_tokens, trace.prefill_ctx_tokens, trace.decode_seqs, trace.decode_kv_tokens};
+  const double actual = static_cast<double>(trace.duration.nanos());
+  if (actual > 0) {
+    const double error = options_.profile.step_time.NanosOf(shape) / actual - 1;
+    drift_.step_ape += std::abs(error);
+    drift_.step_bias += error;
+  }
+  longest_step_ = std::max(trace.duration, Duration::Nanos(longest_step_.nanos() - longest_step_.nanos() / 16));
+  last_progress_ = now_;
+  if (options_.level == SyncLevel::kFull) {
+    for (const BatchTrace::Finish& f : trace.finished) {
+      if (const uint32_t* c = length_class_.Find(f.request.value())) {
+        if (f.reason != FinishReason::kAborted) lengths_->Learn(*c, TokenCount(f.output_tokens));
+        length_class_.Erase(f.request.value());
+      }
+    }
+    predictor_->OnStep(trace);
+  } else {
+    predictor_->OnAggregate({trace.end(), trace.waiting, trace.running, trace.free_blocks, trace.total_blocks}, &trace);
+  }
+  ++drift_.steps;
+  drift_.running_abs += std::abs(predictor_->running() - trace.running);
+  drift_.waiting_abs += std::abs(predictor_->waiting() - static_cast<int32_t>(unconfirmed_.size()) - trace.waiting);
+  Progress(trace.end());
+}
+
+void SimulatorCore::ApplySnapshot(const Snapshot& snapshot) {
+  for (const auto* list : {&snapshot.running, &snapshot.waiting})
+    for (const Snapshot::Request& r : *list) Confirm(r.request);
+  std::vector<Reservation> pending;
+  for (const Unconfirmed& u : unconfirmed_) pending.push_back(u.reservation);
+  predictor_->OnSnapshot(snapshot, snapshot.as_of, pending);
+  last_progress_ = now_;
+  Progress(snapshot.as_of);
+}
+
+void SimulatorCore::EpochChanged() {
+  // What the old engine had confirmed died with it. What is unconfirmed may have reached the new one: it stays until confirmed,
+  // cancelled by its SCHEDULER (which sees the failure first hand), or expired.
+  std::vector<Reservation> pending;
+  for (const Unconfirmed& u : unconfirmed_) pending.push_back(u.reservation);
+  Snapshot empty;
+  empty.free_blocks = empty.total_blocks = options_.profile.limits.num_gpu_blocks - 1;
+  predictor_->OnSnapshot(empty, now_, pending);
+  held_ = 0;
+  last_progress_ = now_;
+  Progress(now_);
+}
+
+bool SimulatorCore::Confirm(RequestId request) {
+  const auto at = std::find_if(unconfirmed_.begin(), unconfirmed_.end(),
+                               [&](const Unconfirmed& u) { return u.reservation.request == request; });
+  if (at == unconfirmed_.end()) return length_class_.Find(request.value()) != nullptr;
+  unconfirmed_.erase(at);
+  return true;
+}
+
+Prediction SimulatorCore::Predict(const PredictQuery& query, Instant now) {
+  now_ = now;
+  Prediction p = predictor_->Predict(query, now);
+  p.instance = instance();
+  p.versions = versions_;
+  const Liveness liveness = LivenessAt(now);
+  p.as_of = options_.level == SyncLevel::kNone ? now : as_of_;
+  // Idle and heard of: nothing can have changed unseen. Without heartbeats a healthy link is assumed.
+  const bool quiet = predictor_->running() == 0 && predictor_->waiting() == 0;
+  p.age = quiet && liveness == Liveness::kFresh ? Duration() : std::max(Duration(), now - p.as_of);
+  p.stale = liveness != Liveness::kFresh;
+  ++counters_.predictions;
+  counters_.stale_predictions += p.stale;
+  return p;
+}
+
+EnqueueReply SimulatorCore::OnEnqueue(const EnqueueOrder& order, Instant now) {
+  now_ = now;
+  EnqueueReply reply{order.decision, instance(), true, versions_, {}};
+  if (order.guarded && order.predicted_on.reservations != versions_.reservations) {
+    reply.fresh = Predict(order.query, now);
+    const bool worse = ScoreOf(order.score_rule, reply.fresh) > order.runner_up;
+    if (order.rule == RepickRule::kRejectOnAnyChange || (order.rule == RepickRule::kVersioned && worse)) {
+      ++counters_.overtaken;
+      reply.accepted = false;
+      return reply;
+    }
+  }
+  const Reservation& r = order.reservation;
+  if (!length_class_.Insert(r.request.value(), r.length.length_class)) return reply;  // a repeated order: idempotent
+  if (options_.level == SyncLevel::kFull) unconfirmed_.push_back({r, now + options_.confirm_timeout});
+  predictor_->OnEnqueue(r, now);
+  ++versions_.reservations;
+  ++counters_.enqueues;
+  reply.versions = versions_;
+  return reply;
+}
+
+void SimulatorCore::OnCancel(RequestId request, Instant now) {
+  now_ = now;
+  if (!length_class_.Erase(request.value())) return;  // ended or released already
+  Confirm(request);
+  predictor_->OnGone(request, now);
+  ++versions_.reservations;
+  ++counters_.cancelled;
+}
+
+void SimulatorCore::OnEnded(RequestId request, TokenCount output, Instant now) {
+  if (options_.level == SyncLevel::kFull) return;  // the stream tells, in order
+  now_ = now;
+  const uint32_t* c = length_class_.Find(request.value());
+  if (c == nullptr) return;
+  lengths_->Learn(*c, output);
+  length_class_.Erase(request.value());
+  predictor_->OnGone(request, now);
+  Progress(now);
+}
+
+Instant SimulatorCore::NextTimer() const {
+  const Instant expiry = unconfirmed_.empty() ? Instant::Max() : unconfirmed_.front().expires;
+  return std::min(sequencer_.NextTimeout(), expiry);
+}
+
+void SimulatorCore::OnTimer(Instant now, SimulatorEffects& effects) {
+  now_ = now;
+  ExpireReservations(now);
+  Sink sink(*this, effects);
+  sequencer_.OnTimeout(now, sink);
+}
+
+void SimulatorCore::ExpireReservations(Instant now) {
+  while (!unconfirmed_.empty() && unconfirmed_.front().expires <= now) {
+    const RequestId request = unconfirmed_.front().reservation.request;
+    unconfirmed_.erase(unconfirmed_.begin());
+    length_class_.Erase(request.value());
+    predictor_->OnGone(request, now);
+    ++versions_.reservations;
+    ++counters_.lost_assignments;
+  }
+}
+
+Liveness SimulatorCore::LivenessAt(Instant now) const {
+  if (!options_.liveness) return Liveness::kFresh;
+  const Duration silent = now - last_heard_;
+  if (silent >= options_.dead_after) return Liveness::kUnreachable;
+  if (held_ > 0) {
+    const Duration bound = std::max(options_.dead_after, longest_step_ * 5);
+    if (now - last_progress_ >= bound) return Liveness::kHung;
+  }
+  return silent >= options_.stale_after ? Liveness::kStale : Liveness::kFresh;
+}
+
+}  // namespace foretoken

@@ -1,0 +1,129 @@
+// SimulatorCore: a SIMULATOR without threads or messages. It owns the mirror of one instance: the sequencer that orders its sync
+// stream, the reservations that SCHEDULERs made, the predictor, liveness, and the drift between what was expected and what came.
+// Several SCHEDULERs may use it; its state is owned by exactly one actor.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "runtime/base/id_map.h"
+#include "runtime/base/ids.h"
+#include "runtime/base/result.h"
+#include "runtime/base/units.h"
+#include "runtime/model/prediction.h"
+#include "runtime/model/stream_message.h"
+#include "runtime/predict/enqueue_order.h"
+#include "runtime/predict/predictor.h"
+#include "runtime/sync/sequencer.h"
+#include "runtime/workload/length_estimator.h"
+
+namespace foretoken {
+
+class SimulatorEffects {
+ public:
+  virtual ~SimulatorEffects() = default;
+  // Ask the INSTANCE for a snapshot.
+  virtual void RequestResync(InstanceId instance, Epoch epoch, uint64_t from_seq, Instant at) = 0;
+};
+
+// What is known of an instance's being alive. Progress (steps) and liveness (heartbeats) are apart: an idle instance is fresh.
+enum class Liveness : uint8_t {
+  kFresh,
+  kStale,        // neither heartbeat nor step for stale_after: predictions are marked
+  kHung,         // heartbeats say that work is held, and no step comes: out of the candidates
+  kUnreachable,  // silent for dead_after: out of the candidates
+};
+
+struct SimulatorCounters {
+  uint64_t predictions = 0;
+  uint64_t stale_predictions = 0;
+  uint64_t enqueues = 0;
+  uint64_t overtaken = 0;        // Enqueues answered with a fresh prediction
+  uint64_t foreign = 0;          // arrivals never assigned by us
+  uint64_t lost_assignments = 0; // reservations never confirmed within confirm_timeout, or lost with the engine
+  uint64_t cancelled = 0;
+};
+
+// Drift at each applied step: what the mirror believed against what came (protocol.md, "Drift, as a metric").
+struct DriftCounters {
+  uint64_t steps = 0;
+  double running_abs = 0;   // sum of |believed - reported| running requests
+  double waiting_abs = 0;
+  double step_ape = 0;      // sum of |believed/actual - 1| of the step's duration
+  double step_bias = 0;     // sum of (believed/actual - 1)
+};
+
+class SimulatorCore {
+ public:
+  struct Options {
+    InstanceProfile profile;
+    SyncLevel level = SyncLevel::kFull;
+    SequencerOptions sequencer;
+    Duration stale_after = Duration::Millis(500);
+    Duration dead_after = Duration::Seconds(2);
+    Duration confirm_timeout = Duration::Seconds(5);
+    bool liveness = false;  // the host sends heartbeats; without them silence says nothing
+  };
+
+  // `lengths`: this mirror's own; it learns from what its instance finishes.
+  SimulatorCore(Options options, std::unique_ptr<Predictor> predictor, std::unique_ptr<LengthEstimator> lengths);
+
+  // The message may be moved from. `now` is the receiver's clock.
+  void OnStream(StreamMessage& message, Instant now, SimulatorEffects& effects);
+  Prediction Predict(const PredictQuery& query, Instant now);
+  EnqueueReply OnEnqueue(const EnqueueOrder& order, Instant now);
+  // Taken back by a SCHEDULER.
+  void OnCancel(RequestId request, Instant now);
+  // The client side saw the request end (levels below full: the stream does not tell).
+  void OnEnded(RequestId request, TokenCount output, Instant now);
+
+  Instant NextTimer() const;
+  void OnTimer(Instant now, SimulatorEffects& effects);
+
+  Liveness LivenessAt(Instant now) const;
+  bool UsableAt(Instant now) const { return LivenessAt(now) <= Liveness::kStale; }
+
+  InstanceId instance() const { return options_.profile.instance; }
+  Versions versions() const { return versions_; }
+  const Predictor& predictor() const { return *predictor_; }
+  const SequencerCounters& sync_counters() const { return sequencer_.counters(); }
+  const SimulatorCounters& counters() const { return counters_; }
+  const DriftCounters& drift() const { return drift_; }
+  size_t unconfirmed() const { return unconfirmed_.size(); }
+
+ private:
+  using Stream = Sequencer<StreamMessage>;
+  class Sink;
+
+  struct Unconfirmed {
+    Reservation reservation;
+    Instant expires;
+  };
+
+  void Apply(StreamMessage& message);
+  void ApplyStep(const BatchTrace& trace);
+  void ApplySnapshot(const Snapshot& snapshot);
+  void EpochChanged();
+  bool Confirm(RequestId request);
+  void ExpireReservations(Instant now);
+  void Progress(Instant at);
+
+  Options options_;
+  std::unique_ptr<LengthEstimator> lengths_;
+  std::unique_ptr<Predictor> predictor_;
+  Stream sequencer_;
+  Versions versions_;
+  std::vector<Unconfirmed> unconfirmed_;      // in order of assignment
+  IdMap<uint32_t> length_class_;              // of requests assigned here and not ended
+  Instant now_;                               // of the call in progress
+  Instant as_of_;                             // the state is known up to here
+  Instant last_heard_;
+  Instant last_progress_;
+  Duration longest_step_;                     // recent: a long step is no hang
+  int32_t held_ = 0;                          // requests that the last heartbeat saw in the engine
+  SimulatorCounters counters_;
+  DriftCounters drift_;
+};
+
+}  // namespace foretoken
