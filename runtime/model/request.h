@@ -64,7 +64,8 @@ enum class OutcomeReason : uint8_t {
   kNeverFits,    // needs more KV blocks than the engine has
   kNoCandidate,  // no instance can serve it
   kShed,         // admission control
-  kEngineRestarted,
+  kEngineRestarted,    // the engine crashed or restarted under it
+  kEngineDown,         // the engine did not take it: connection refused
   kRetriesExhausted,
   kClientGone,
 };

@@ -134,6 +134,7 @@ Prediction SimulatorCore::Predict(const PredictQuery& query, Instant now) {
   const bool quiet = predictor_->running() == 0 && predictor_->waiting() == 0;
   p.age = quiet && liveness == Liveness::kFresh ? Duration() : std::max(Duration(), now - p.as_of);
   p.stale = liveness != Liveness::kFresh;
+  p.usable = liveness <= Liveness::kStale;
   ++counters_.predictions;
   counters_.stale_predictions += p.stale;
   return p;

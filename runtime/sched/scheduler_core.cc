@@ -14,6 +14,7 @@ bool Contains(const std::vector<T>& v, T x) {
 }
 
 bool IsCrash(OutcomeReason reason) { return reason == OutcomeReason::kEngineRestarted; }
+bool IsDown(OutcomeReason reason) { return IsCrash(reason) || reason == OutcomeReason::kEngineDown; }
 
 }  // namespace
 
@@ -35,14 +36,15 @@ SchedulerCore::SchedulerCore(Options options, std::vector<InstanceInfo> instance
       policy_(std::move(policy)),
       prng_(Prng::ForStream(options_.seed, 0x5C4ED)),
       ledger_(instances_.size()),
-      usable_(instances_.size(), true) {}
+      usable_(instances_.size(), true),
+      down_until_(instances_.size()) {}
 
 void SchedulerCore::OnSchedule(const RequestMeta& request, Instant now, SchedulerEffects& effects) {
   Begin(request, now, 0, nullptr, effects);
 }
 
-bool SchedulerCore::CanServe(InstanceId instance, const RequestMeta& request, const Attempts* attempts) const {
-  if (!usable_[instance.value()]) return false;
+bool SchedulerCore::CanServe(InstanceId instance, const RequestMeta& request, const Attempts* attempts, Instant now) const {
+  if (!usable_[instance.value()] || now < down_until_[instance.value()]) return false;
   const InstanceInfo& info = instances_[instance.value()];
   if (!info.models.empty() && !Contains(info.models, request.model)) return false;
   return attempts == nullptr || !Contains(attempts->excluded, instance);
@@ -52,7 +54,7 @@ void SchedulerCore::Begin(const RequestMeta& request, Instant now, int32_t attem
                           SchedulerEffects& effects) {
   targets_.clear();
   for (uint32_t i = 0; i < instances_.size(); ++i)
-    if (CanServe(InstanceId(i), request, attempts)) targets_.push_back(InstanceId(i));
+    if (CanServe(InstanceId(i), request, attempts, now)) targets_.push_back(InstanceId(i));
   if (targets_.empty()) {
     ++counters_.rejected_no_candidate;
     attempts_.Erase(request.id.value());
@@ -120,13 +122,18 @@ void SchedulerCore::Choose(Round& round, Instant now, SchedulerEffects& effects)
     counters_.unanswered += candidates_.size() - static_cast<size_t>(answered);
     if (answered == 0) ++counters_.by_ledger;
   }
+  ExcludeUnusable();
   scores_.assign(candidates_.size(), kExcluded);
   policy_->Score({round.request, round.query.expected_output, round.query.slo}, candidates_, prng_, scores_);
-  round.chosen = PickLowest(candidates_, scores_, options_.seed, round.request->id, &round.runner_up);
-  FT_CHECK(round.chosen >= 0);  // every policy leaves at least one candidate in
-  round.score = scores_[static_cast<size_t>(round.chosen)];
+  const int best = PickLowest(candidates_, scores_, options_.seed, round.request->id, &round.runner_up);
+  FT_CHECK(best >= 0);  // every policy leaves at least one candidate in
+  round.score = scores_[static_cast<size_t>(best)];
   round.score_rule = policy_->score_rule();
-  const Candidate& winner = candidates_[static_cast<size_t>(round.chosen)];
+  const Candidate winner = candidates_[static_cast<size_t>(best)];
+  const auto& targets = round.fan_out.targets();
+  round.chosen = static_cast<int>(std::find_if(targets.begin(), targets.end(), [&](const FanOut::Target& t) {
+                                    return t.instance == winner.instance;
+                                  }) - targets.begin());
   if (options_.shed_above > 0 && winner.prediction != nullptr && winner.prediction->slo_violation > options_.shed_above &&
       round.request->priority >= options_.shed_priority) {
     ++counters_.shed;
@@ -143,6 +150,20 @@ void SchedulerCore::Choose(Round& round, Instant now, SchedulerEffects& effects)
   }
   round.enqueued = true;
   effects.SendEnqueue(order);
+}
+
+// Instances believed hung or unreachable leave the candidates - unless that is most of them: then the observer is the likelier
+// fault, and all are kept (protocol.md).
+void SchedulerCore::ExcludeUnusable() {
+  const auto unusable = [](const Candidate& c) { return c.prediction != nullptr && !c.prediction->usable; };
+  const size_t n = static_cast<size_t>(std::count_if(candidates_.begin(), candidates_.end(), unusable));
+  if (n == 0) return;
+  if (2 * n > candidates_.size() || n == candidates_.size()) {
+    ++counters_.self_suspected;
+    return;
+  }
+  counters_.unusable += n;
+  candidates_.erase(std::remove_if(candidates_.begin(), candidates_.end(), unusable), candidates_.end());
 }
 
 EnqueueOrder SchedulerCore::OrderFor(const Round& round) const {
@@ -236,6 +257,7 @@ void SchedulerCore::OnEngineFailure(const RequestMeta& request, OutcomeReason re
     return;
   }
   effects.SendCancel(was->instance, request.id);
+  if (IsDown(reason)) down_until_[was->instance.value()] = now + options_.down_backoff;
   Attempts* a = attempts_.Find(request.id.value());
   if (a == nullptr) {
     attempts_.Insert(request.id.value(), Attempts{});

@@ -72,6 +72,8 @@ struct SchedulerCounters {
   uint64_t rejected_retries = 0;
   uint64_t shed = 0;
   uint64_t unknown_outcomes = 0;     // of requests not assigned here
+  uint64_t unusable = 0;             // candidates passed over because they are believed hung or unreachable
+  uint64_t self_suspected = 0;       // decisions in which most candidates seemed unusable, so that all were kept
 };
 
 class SchedulerCore {
@@ -90,6 +92,7 @@ class SchedulerCore {
     RepickRule repick = RepickRule::kVersioned;
     int32_t retry_max = 3;         // after a refusal by an engine
     int32_t retry_max_crash = 1;   // after a crash or restart under the request
+    Duration down_backoff = Duration::Millis(250);  // an engine that refused a connection is tried again after this
     double shed_above = 0;         // > 0: refuse when the best candidate's P(SLO violation) exceeds it and priority > shed_priority
     int32_t shed_priority = 0;
   };
@@ -144,7 +147,8 @@ class SchedulerCore {
   SchedulerCore(Options options, std::vector<InstanceInfo> instances, LengthEstimator* lengths, std::unique_ptr<Policy> policy);
 
   void Begin(const RequestMeta& request, Instant now, int32_t attempt, const Attempts* attempts, SchedulerEffects& effects);
-  bool CanServe(InstanceId instance, const RequestMeta& request, const Attempts* attempts) const;
+  bool CanServe(InstanceId instance, const RequestMeta& request, const Attempts* attempts, Instant now) const;
+  void ExcludeUnusable();
   void Choose(Round& round, Instant now, SchedulerEffects& effects);
   void Commit(Round& round, Instant now, SchedulerEffects& effects);
   EnqueueOrder OrderFor(const Round& round) const;
@@ -159,6 +163,7 @@ class SchedulerCore {
   Prng prng_;
   AssignmentLedger ledger_;
   std::vector<bool> usable_;
+  std::vector<Instant> down_until_;
   uint64_t next_decision_ = 1;
   std::vector<std::unique_ptr<Round>> rounds_;  // a pool: addresses stay
   std::vector<uint32_t> free_rounds_;

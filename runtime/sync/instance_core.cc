@@ -65,7 +65,7 @@ void InstanceCore::Emit(Body&& body, Instant at) {
 
 void InstanceCore::OnDispatch(const EngineRequest& request, Instant now, InstanceEffects& effects) {
   effects_ = &effects;
-  if (!up(now)) return effects.Failed(options_.instance, request.id, OutcomeReason::kEngineRestarted, now);
+  if (!up(now)) return effects.Failed(options_.instance, request.id, OutcomeReason::kEngineDown, now);
   held_.push_back(request.id);
   if (options_.level == SyncLevel::kFull)
     Emit(Arrived{request.id, now, request.prompt_tokens, request.max_tokens, request.priority, {}}, now);

@@ -1,0 +1,89 @@
+// The virtual host: one closed-loop run - trace, SCHEDULERs, SIMULATORs, INSTANCEs, links - in virtual time, on one thread,
+// deterministic: same options and seed, same bytes. Time jumps from event to event. Order at one instant: what engines and links
+// do comes before an arrival; arrivals in trace order. The CAF host (actors/, tests) must give the same decisions.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "runtime/base/result.h"
+#include "runtime/base/units.h"
+#include "runtime/model/request.h"
+#include "runtime/predict/predictor.h"
+#include "runtime/predict/simulator_core.h"
+#include "runtime/sched/scheduler_core.h"
+#include "runtime/sync/instance_core.h"
+#include "runtime/workload/length_estimator.h"
+#include "runtime/workload/trace.h"
+
+namespace foretoken {
+
+struct RunOptions {
+  struct Instance {
+    std::string name;
+    EmulatedEngine::Options engine;   // the truth
+    InstanceProfile profile;          // what its predictor knows
+    std::vector<ModelId> models;      // empty: any
+    int64_t kv_tokens = 0;
+  };
+  std::vector<Instance> instances;
+  SchedulerCore::Options scheduler;
+  SyncLevel level = SyncLevel::kFull;
+  Duration poll_interval = Duration::Millis(100);
+  SequencerOptions sequencer;
+  Duration stale_after = Duration::Millis(500);
+  Duration dead_after = Duration::Seconds(2);
+  Duration confirm_timeout = Duration::Seconds(5);
+  // The end of a request is an end-of-sequence token that the engine cannot foresee.
+  bool stop_at_eos = false;
+  // Composition: which predictor and which estimator. Called once per instance, and once per SCHEDULER for the estimator.
+  std::function<Result<std::unique_ptr<Predictor>>(const InstanceProfile&, const LengthEstimator*)> make_predictor;
+  std::function<Result<std::unique_ptr<LengthEstimator>>(uint64_t seed)> make_lengths;
+};
+
+// One request's way through the run. Instants that did not come are Instant::Max().
+struct RequestRecord {
+  Instant arrival;
+  Instant first_token = Instant::Max();
+  Instant finish = Instant::Max();
+  InstanceId instance;             // the last that it was assigned to
+  OutcomeKind outcome = OutcomeKind::kLost;
+  OutcomeReason reason = OutcomeReason::kNone;
+  int32_t output_tokens = 0;
+  int32_t assignments = 0;
+  bool predicted = false;          // at its last decision
+  Instant decided;
+  Duration predicted_ttft, predicted_ttft_p90, predicted_e2e, predicted_e2e_p90;  // from `decided`
+  PredictorKind predictor = PredictorKind::kLedger;
+  bool stale = false;
+};
+
+struct RunResult {
+  std::vector<RequestRecord> requests;  // in trace order
+  uint64_t steps = 0;
+  uint64_t preemptions = 0;
+  uint64_t output_tokens = 0;
+  uint64_t duplicated = 0;              // outcomes of requests that had ended already
+  Instant end;                          // of the last event
+  SchedulerCounters scheduler;
+  SimulatorCounters simulators;         // summed over instances, as the next two
+  SequencerCounters sync;
+  DriftCounters drift;
+  std::vector<std::string> instance_names;
+};
+
+class RunObserver {
+ public:
+  virtual ~RunObserver() = default;
+  virtual void OnDecision(const DecisionRecord& record) = 0;
+  // Every so many arrivals.
+  virtual void OnProgress(size_t arrived, size_t total) = 0;
+};
+
+// `observer` may be null. Error: what in the options cannot be run.
+Result<RunResult> RunVirtual(const RunOptions& options, const Trace& trace, RunObserver* observer);
+
+}  // namespace foretoken
