@@ -27,6 +27,9 @@ struct EngineRequest {
   int64_t max_tokens = 0;     // the scheduler knows it
   int64_t output_tokens = 0;  // true length; with stop_at_eos the end-of-sequence token comes here
   std::vector<PromptSegment> segments;  // empty: content shared with no other request
+  // false: no other request's segments will ever name OutputContent(id) or PrivateContent(id). Then its own content needs no
+  // entry in the prefix cache's map: decisions are the same, only faster.
+  bool output_named_later = true;
 };
 
 struct ScheduledItem {
