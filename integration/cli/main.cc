@@ -48,16 +48,18 @@ std::string FullName(const CLI::App& command) {
   return command.get_parent() == nullptr ? "foretoken" : FullName(*command.get_parent()) + " " + command.get_name();
 }
 
-int OnExtras(const CLI::App& app) {
+// One line on stderr for a command line that does not parse. An unknown name comes first: CLI11 would rather complain of
+// the required option that the mistyped one was meant to be.
+int OnParseError(const CLI::App& app, const CLI::ParseError& error) {
   const CLI::App& command = Deepest(app);
-  std::vector<std::string> extras = command.remaining();
-  if (extras.empty()) extras = app.remaining(true);
-  const std::string given = extras.empty() ? "" : extras.front();
-  const std::string help = FullName(command) + " --help";
-  if (given.rfind("-", 0) == 0) return Unknown("option", given.substr(0, given.find('=')), OptionNames(command), help);
-  if (const auto names = CommandNames(command); !names.empty()) return Unknown("command", given, names, help);
-  std::cerr << "foretoken: unexpected argument \"" << given << "\" (" << help << " shows what " << FullName(command)
-            << " takes)\n";
+  const std::string name = FullName(command), help = name + " --help";
+  for (const std::string& given : command.remaining()) {
+    if (given.rfind("-", 0) == 0) return Unknown("option", given.substr(0, given.find('=')), OptionNames(command), help);
+    if (const auto names = CommandNames(command); !names.empty()) return Unknown("command", given, names, help);
+    std::cerr << "foretoken: unexpected argument \"" << given << "\" (" << help << " shows what " << name << " takes)\n";
+    return kExitUsage;
+  }
+  std::cerr << "foretoken: " << error.what() << " (see " << help << ")\n";
   return kExitUsage;
 }
 
@@ -84,12 +86,8 @@ int Run(int argc, char** argv) {
   }
   try {
     app.parse(argc, argv);
-  } catch (const CLI::ExtrasError&) {
-    return OnExtras(app);
   } catch (const CLI::ParseError& e) {
-    if (e.get_exit_code() == 0) return app.exit(e);  // --help, --version
-    std::cerr << "foretoken: " << e.what() << " (see " << FullName(Deepest(app)) << " --help)\n";
-    return kExitUsage;
+    return e.get_exit_code() == 0 ? app.exit(e) : OnParseError(app, e);  // 0: --help, --version
   }
   return exit_code;
 }
