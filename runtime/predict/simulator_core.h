@@ -45,6 +45,17 @@ struct SimulatorCounters {
   uint64_t cancelled = 0;
 };
 
+// Sums over instances.
+inline void Add(SimulatorCounters& a, const SimulatorCounters& b) {
+  a.predictions += b.predictions;
+  a.stale_predictions += b.stale_predictions;
+  a.enqueues += b.enqueues;
+  a.overtaken += b.overtaken;
+  a.foreign += b.foreign;
+  a.lost_assignments += b.lost_assignments;
+  a.cancelled += b.cancelled;
+}
+
 // Drift at each applied step: what the mirror believed against what came (protocol.md, "Drift, as a metric").
 struct DriftCounters {
   uint64_t steps = 0;
@@ -53,6 +64,15 @@ struct DriftCounters {
   double step_ape = 0;      // sum of |believed/actual - 1| of the step's duration
   double step_bias = 0;     // sum of (believed/actual - 1)
 };
+
+// Sums over instances.
+inline void Add(DriftCounters& a, const DriftCounters& b) {
+  a.steps += b.steps;
+  a.running_abs += b.running_abs;
+  a.waiting_abs += b.waiting_abs;
+  a.step_ape += b.step_ape;
+  a.step_bias += b.step_bias;
+}
 
 class SimulatorCore {
  public:

@@ -38,6 +38,22 @@ struct SequencerCounters {
   uint64_t held_max = 0;
 };
 
+// Sums over streams; held_max is the largest of them.
+inline void Add(SequencerCounters& a, const SequencerCounters& b) {
+  a.applied += b.applied;
+  a.reordered += b.reordered;
+  a.duplicate += b.duplicate;
+  a.old_epoch += b.old_epoch;
+  a.gap += b.gap;
+  a.resync += b.resync;
+  a.resync_repeated += b.resync_repeated;
+  a.overflow += b.overflow;
+  a.superseded += b.superseded;
+  a.skipped += b.skipped;
+  a.epoch_change += b.epoch_change;
+  a.held_max = a.held_max > b.held_max ? a.held_max : b.held_max;
+}
+
 // M: the message (movable). The sink's calls happen inside OnMessage / OnTimeout.
 template <class M>
 class Sequencer {
