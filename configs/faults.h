@@ -1,0 +1,15 @@
+// Reads a fault plan from YAML (docs/configuration.md, "Fault plans"). As strict as the topology reader.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "configs/config_error.h"
+#include "runtime/fault/fault_plan.h"
+
+namespace foretoken {
+
+ConfigResult<FaultPlan> ParseFaultPlan(std::string_view text, std::string_view file_name);
+ConfigResult<FaultPlan> LoadFaultPlan(const std::string& path);
+
+}  // namespace foretoken
