@@ -14,6 +14,7 @@ inline constexpr int kExitOk = 0;
 inline constexpr int kExitFailed = 1;
 inline constexpr int kExitUsage = 2;  // and bad input
 
-// Declared here, one a line in the order of --help:  void AddSimulateCommand(CLI::App& app, int& exit_code);
+// One a line in the order of --help.
+void AddEngineCommand(CLI::App& app, int& exit_code);
 
 }  // namespace foretoken
