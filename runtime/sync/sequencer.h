@@ -64,7 +64,7 @@ class Sequencer {
     virtual void Apply(M& message) = 0;
     // A snapshot: replaces the state with that after all messages before it.
     virtual void ApplySnapshot(M& message) = 0;
-    // The engine restarted: everything known of the old epoch is void.
+    // A new epoch (the first one heard of, or a restart): everything known of an older one is void.
     virtual void EpochChanged(Epoch now) = 0;
     // Ask for a snapshot: nothing after `from_seq` - 1 is known.
     virtual void RequestResync(Epoch epoch, uint64_t from_seq) = 0;
@@ -128,10 +128,8 @@ class Sequencer {
     held_.clear();
     awaiting_snapshot_ = false;
     deadline_ = Instant::Max();
-    if (changed) {
-      ++counters_.epoch_change;
-      sink.EpochChanged(epoch);
-    }
+    counters_.epoch_change += changed;
+    sink.EpochChanged(epoch);
   }
 
   bool IsHeld(uint64_t seq) const {
