@@ -1,6 +1,7 @@
 #include "runtime/eval/virtual_host.h"
 
 #include <algorithm>
+#include <functional>
 #include <limits>
 #include <utility>
 
@@ -16,6 +17,18 @@ bool NamesOutputs(const Trace& trace) {
     for (const PromptSegment& s : r.meta.segments)
       if (s.content % 2 == 1 && (s.content - 1) / 2 < n) return true;
   return false;
+}
+
+// Bytes of a message on the wire, near enough for a link with a bandwidth: a fixed part and a part per request named.
+int64_t SizeOf(const StreamMessage& m) {
+  constexpr int64_t kFixed = 128, kPerRequest = 24;
+  size_t named = 0;
+  if (const BatchTrace* t = std::get_if<BatchTrace>(&m.body)) {
+    named = t->chunks.size() + t->admitted.size() + t->finished.size() + t->preempted.size() + t->skipped.size();
+  } else if (const Snapshot* s = std::get_if<Snapshot>(&m.body)) {
+    named = s->running.size() + s->waiting.size();
+  }
+  return kFixed + kPerRequest * static_cast<int64_t>(named);
 }
 
 class VirtualHost final : private SchedulerEffects, private InstanceEffects, private SimulatorEffects {
@@ -52,7 +65,14 @@ class VirtualHost final : private SchedulerEffects, private InstanceEffects, pri
   // SimulatorEffects
   void RequestResync(InstanceId instance, Epoch, uint64_t, Instant at) override;
 
+  SchedulerCore& SchedulerOf(RequestId request) { return *schedulers_[request.value() % schedulers_.size()]; }
+  Status BuildSchedulers();
+  Status BuildLinks();
   void AdvanceAll(Instant until);
+  void AdvanceInstance(size_t k, Instant until);
+  void Deliver(size_t k, Instant at);
+  void RestartsUntil(Instant until);
+  void Drain();
   void ApplyOutcomes();
   void Apply(const Outcome& outcome);
   EngineRequest ForEngine(const TraceRequest& r) const;
@@ -67,34 +87,84 @@ class VirtualHost final : private SchedulerEffects, private InstanceEffects, pri
   bool advance_all_ = false;  // decisions depend on what engines have done
   std::vector<std::unique_ptr<InstanceCore>> instances_;
   std::vector<std::unique_ptr<SimulatorCore>> simulators_;
-  std::unique_ptr<LengthEstimator> lengths_;
-  std::unique_ptr<SchedulerCore> scheduler_;
+  std::vector<std::unique_ptr<LengthEstimator>> lengths_;   // one per SCHEDULER
+  std::vector<std::unique_ptr<SchedulerCore>> schedulers_;
+  SchedulerCore* deciding_ = nullptr;                       // whose call is in progress
+  // With faults: per instance, the links of its sync stream and what is on its way on them.
+  struct OnItsWay {
+    Instant at;
+    uint64_t order = 0;
+    bool resync_request = false;  // to the INSTANCE; else a message to the SIMULATOR
+    StreamMessage message;
+    bool operator>(const OnItsWay& o) const { return at != o.at ? at > o.at : order > o.order; }
+  };
+  bool faults_ = false;
+  std::vector<Link> to_simulator_, to_instance_;
+  std::vector<std::vector<OnItsWay>> inbox_;  // heaps, earliest on top
+  uint64_t sent_ = 0;
+  std::vector<RestartEvent> restarts_;
+  size_t next_restart_ = 0;
   std::vector<Outcome> outcomes_;
   Instant now_;
   RunResult result_;
 };
 
-Status VirtualHost::Build() {
-  auto lengths = options_.make_lengths(options_.scheduler.seed);
-  if (!lengths.ok()) return lengths.error();
-  lengths_ = std::move(lengths).value();
+Status VirtualHost::BuildSchedulers() {
   std::vector<SchedulerCore::InstanceInfo> infos;
-  for (const RunOptions::Instance& i : options_.instances)
-    infos.push_back({i.profile.step_time, i.kv_tokens, i.models});
-  auto scheduler = SchedulerCore::Make(options_.scheduler, std::move(infos), lengths_.get());
-  if (!scheduler.ok()) return scheduler.error();
-  scheduler_ = std::move(scheduler).value();
-  mirrors_ = scheduler_->needs() >= PolicyNeeds::kPredictions || options_.level != SyncLevel::kNone;
-  advance_all_ = scheduler_->needs() != PolicyNeeds::kNothing;
+  for (const RunOptions::Instance& i : options_.instances) infos.push_back({i.profile.step_time, i.kv_tokens, i.models});
+  for (int32_t k = 0; k < std::max(options_.scheduler_count, 1); ++k) {
+    SchedulerCore::Options o = options_.scheduler;
+    if (k > 0) o.seed = Mix64(o.seed, static_cast<uint64_t>(k));
+    auto lengths = options_.make_lengths(options_.scheduler.seed);
+    if (!lengths.ok()) return lengths.error();
+    auto scheduler = SchedulerCore::Make(std::move(o), infos, lengths->get());
+    if (!scheduler.ok()) return scheduler.error();
+    lengths_.push_back(std::move(lengths).value());
+    schedulers_.push_back(std::move(scheduler).value());
+  }
+  return Status();
+}
+
+Status VirtualHost::BuildLinks() {
+  faults_ = !options_.faults.empty();
+  if (!faults_) return Status();
+  const uint64_t seed = options_.scheduler.seed;
+  for (const RunOptions::Instance& i : options_.instances) {
+    const LinkEnd instance{LinkRole::kInstance, i.name}, simulator{LinkRole::kSimulator, i.name};
+    for (const bool forward : {true, false}) {
+      const LinkEnd& from = forward ? instance : simulator;
+      const LinkEnd& to = forward ? simulator : instance;
+      const LinkFaults* faults = options_.faults.FaultsOf(from, to);
+      auto link = Link::Make(faults != nullptr ? *faults : LinkFaults{}, LinkSeed(seed, from, to));
+      if (!link.ok()) return Error{i.name + ": " + link.error().message};
+      (forward ? to_simulator_ : to_instance_).push_back(std::move(link).value());
+    }
+  }
+  inbox_.resize(options_.instances.size());
+  if (!trace_.requests.empty())  // none after the last arrival: a run ends when its requests have
+    restarts_ = options_.faults.RestartsOf(result_.instance_names, trace_.requests.back().meta.arrival);
+  return Status();
+}
+
+Status VirtualHost::Build() {
+  const Status schedulers = BuildSchedulers();
+  if (!schedulers.ok()) return schedulers;
+  for (const RunOptions::Instance& i : options_.instances) result_.instance_names.push_back(i.name);
+  const Status links = BuildLinks();
+  if (!links.ok()) return links;
+  const PolicyNeeds needs = schedulers_.front()->needs();
+  mirrors_ = needs >= PolicyNeeds::kPredictions || options_.level != SyncLevel::kNone;
+  advance_all_ = needs != PolicyNeeds::kNothing || faults_;
   for (uint32_t k = 0; k < options_.instances.size(); ++k) {
     const RunOptions::Instance& i = options_.instances[k];
-    result_.instance_names.push_back(i.name);
     InstanceCore::Options o;
     o.instance = InstanceId(k);
     o.engine = i.engine;
     o.engine.config.stop_at_eos = options_.stop_at_eos;
     o.level = options_.level;
     o.poll_interval = options_.poll_interval;
+    if (faults_) o.heartbeat = options_.heartbeat;
+    o.exact_snapshots = options_.exact_snapshots;
     auto instance = InstanceCore::Make(std::move(o));
     if (!instance.ok()) return Error{i.name + ": " + instance.error().message};
     instances_.push_back(std::move(instance).value());
@@ -106,7 +176,7 @@ Status VirtualHost::Build() {
     auto predictor = options_.make_predictor(profile, mirror_lengths->get());
     if (!predictor.ok()) return Error{i.name + ": " + predictor.error().message};
     SimulatorCore::Options s{profile, options_.level, options_.sequencer, options_.stale_after, options_.dead_after,
-                             options_.confirm_timeout, false};
+                             options_.confirm_timeout, faults_ && options_.level != SyncLevel::kNone};
     simulators_.push_back(
         std::make_unique<SimulatorCore>(std::move(s), std::move(predictor).value(), std::move(mirror_lengths).value()));
   }
@@ -122,22 +192,82 @@ RunResult VirtualHost::Run() {
     FT_CHECK(r.meta.id == RequestId(k));  // a trace numbers its requests
     result_.requests[k].arrival = r.meta.arrival;
     now_ = r.meta.arrival;
+    RestartsUntil(now_);
+    now_ = r.meta.arrival;
     if (advance_all_) AdvanceAll(now_);
-    scheduler_->OnSchedule(r.meta, now_, *this);
+    now_ = r.meta.arrival;
+    deciding_ = &SchedulerOf(r.meta.id);
+    deciding_->OnSchedule(r.meta, now_, *this);
     ApplyOutcomes();
     if (observer_ != nullptr && k % kProgressEvery == 0) observer_->OnProgress(k, n);
   }
-  AdvanceAll(Instant::Max());
+  Drain();
   if (observer_ != nullptr) observer_->OnProgress(n, n);
   Collect();
   return std::move(result_);
 }
 
+void VirtualHost::RestartsUntil(Instant until) {
+  for (; next_restart_ < restarts_.size() && restarts_[next_restart_].at <= until; ++next_restart_) {
+    const RestartEvent& e = restarts_[next_restart_];
+    AdvanceAll(e.at);
+    instances_[e.instance]->OnRestart(e.at, e.downtime, *this);
+    ApplyOutcomes();
+  }
+}
+
+// Runs on until every request has ended and what is still on its way has arrived.
+void VirtualHost::Drain() {
+  if (!faults_) return AdvanceAll(Instant::Max());
+  constexpr int kSecondsMax = 1'000'000;  // a bound for a run that cannot end; what is left counts as lost
+  const auto busy = [&] {
+    return std::any_of(schedulers_.begin(), schedulers_.end(), [](const auto& s) { return s->ledger().assigned() > 0; });
+  };
+  Instant t = now_;
+  for (int k = 0; k < kSecondsMax && busy(); ++k) {
+    t += Duration::Seconds(1);
+    RestartsUntil(t);
+    AdvanceAll(t);
+  }
+  AdvanceAll(t + options_.confirm_timeout + options_.dead_after);
+}
+
 void VirtualHost::AdvanceAll(Instant until) {
   // Between two instants at which anything outside touches them, instances are independent of one another.
-  for (auto& instance : instances_)
-    if (instance->NextEvent() <= until) instance->RunUntil(until, *this);
+  for (size_t k = 0; k < instances_.size(); ++k)
+    if (faults_ || instances_[k]->NextEvent() <= until) AdvanceInstance(k, until);
   ApplyOutcomes();
+}
+
+// Order at one instant: the engine, then what arrives, then timers.
+void VirtualHost::AdvanceInstance(size_t k, Instant until) {
+  InstanceCore& instance = *instances_[k];
+  if (!faults_) return instance.RunUntil(until, *this);
+  SimulatorCore* simulator = mirrors_ ? simulators_[k].get() : nullptr;
+  for (;;) {
+    Instant next = instance.NextEvent();
+    if (!inbox_[k].empty()) next = std::min(next, inbox_[k].front().at);
+    if (simulator != nullptr) next = std::min(next, simulator->NextTimer());
+    if (next > until) break;
+    instance.RunUntil(next, *this);
+    Deliver(k, next);
+    if (simulator != nullptr && simulator->NextTimer() <= next) simulator->OnTimer(next, *this);
+  }
+  instance.RunUntil(until, *this);
+}
+
+void VirtualHost::Deliver(size_t k, Instant at) {
+  std::vector<OnItsWay>& inbox = inbox_[k];
+  while (!inbox.empty() && inbox.front().at <= at) {
+    std::pop_heap(inbox.begin(), inbox.end(), std::greater<>());
+    OnItsWay m = std::move(inbox.back());
+    inbox.pop_back();
+    if (m.resync_request) {
+      instances_[k]->OnResyncRequest(m.at, *this);
+    } else {
+      simulators_[k]->OnStream(m.message, m.at, *this);
+    }
+  }
 }
 
 // Outcomes reach the SCHEDULER in order of time; those that a dispatch causes at once come behind.
@@ -162,12 +292,13 @@ void VirtualHost::Apply(const Outcome& o) {
   result_.end = std::max(result_.end, o.at);
   if (o.kind == Outcome::kFirstToken) {
     if (r.first_token == Instant::Max()) r.first_token = o.at;
-    scheduler_->OnFirstToken(o.request);
+    SchedulerOf(o.request).OnFirstToken(o.request);
     return;
   }
   if (o.kind == Outcome::kFailed) {
     r.first_token = Instant::Max();  // nothing was kept of a failed attempt
-    scheduler_->OnEngineFailure(trace_.requests[o.request.value()].meta, o.reason, o.at, *this);
+    deciding_ = &SchedulerOf(o.request);
+    deciding_->OnEngineFailure(trace_.requests[o.request.value()].meta, o.reason, o.at, *this);
     return;
   }
   if (r.outcome != OutcomeKind::kLost) {
@@ -177,7 +308,7 @@ void VirtualHost::Apply(const Outcome& o) {
   r.outcome = OutcomeKind::kFinished;
   r.finish = o.at;
   r.output_tokens = static_cast<int32_t>(o.output);
-  scheduler_->OnFinished(o.request, TokenCount(o.output));
+  SchedulerOf(o.request).OnFinished(o.request, TokenCount(o.output));
   if (mirrors_) simulators_[o.instance.value()]->OnEnded(o.request, TokenCount(o.output), o.at);
 }
 
@@ -185,14 +316,15 @@ void VirtualHost::SendPredict(DecisionId decision, std::span<const InstanceId> t
   const std::vector<InstanceId> ask(targets.begin(), targets.end());  // the span's storage may serve a later round meanwhile
   for (InstanceId t : ask) {
     const Prediction p = simulators_[t.value()]->Predict(query, now_);
-    scheduler_->OnPrediction(decision, p, now_, *this);
+    deciding_->OnPrediction(decision, p, now_, *this);
   }
 }
 
 void VirtualHost::SendEnqueue(const EnqueueOrder& order) {
   EnqueueReply reply{order.decision, order.instance, true, {}, {}};
+  if (!advance_all_) AdvanceInstance(order.instance.value(), now_);
   if (mirrors_) reply = simulators_[order.instance.value()]->OnEnqueue(order, now_);
-  if (order.guarded) scheduler_->OnEnqueueReply(reply, now_, *this);
+  if (order.guarded) deciding_->OnEnqueueReply(reply, now_, *this);
 }
 
 void VirtualHost::SendCancel(InstanceId instance, RequestId request) {
@@ -217,9 +349,7 @@ void VirtualHost::Dispatch(InstanceId instance, const RequestMeta& request) {
   RequestRecord& r = record(request.id);
   r.instance = instance;
   ++r.assignments;
-  InstanceCore& core = *instances_[instance.value()];
-  if (!advance_all_) core.RunUntil(now_, *this);
-  core.OnDispatch(ForEngine(trace_.requests[request.id.value()]), now_, *this);
+  instances_[instance.value()]->OnDispatch(ForEngine(trace_.requests[request.id.value()]), now_, *this);
 }
 
 void VirtualHost::Reject(RequestId request, OutcomeReason reason) {
@@ -249,7 +379,13 @@ void VirtualHost::Decided(const DecisionRecord& d) {
 }
 
 void VirtualHost::Send(StreamMessage& message, Instant at) {
-  if (mirrors_) simulators_[message.instance.value()]->OnStream(message, at, *this);
+  if (!mirrors_) return;
+  const size_t k = message.instance.value();
+  if (!faults_) return simulators_[k]->OnStream(message, at, *this);
+  for (const Instant t : to_simulator_[k].OnMessage(at, SizeOf(message))) {
+    inbox_[k].push_back({t, sent_++, false, message});
+    std::push_heap(inbox_[k].begin(), inbox_[k].end(), std::greater<>());
+  }
 }
 
 void VirtualHost::FirstToken(InstanceId instance, RequestId request, Instant at) {
@@ -265,7 +401,13 @@ void VirtualHost::Failed(InstanceId instance, RequestId request, OutcomeReason r
 }
 
 void VirtualHost::RequestResync(InstanceId instance, Epoch, uint64_t, Instant at) {
-  instances_[instance.value()]->OnResyncRequest(at, *this);
+  FT_CHECK(faults_);  // nothing is missing on a link without faults
+  const size_t k = instance.value();
+  constexpr int64_t kRequestBytes = 64;
+  for (const Instant t : to_instance_[k].OnMessage(at, kRequestBytes)) {
+    inbox_[k].push_back({t, sent_++, true, {}});
+    std::push_heap(inbox_[k].begin(), inbox_[k].end(), std::greater<>());
+  }
 }
 
 void VirtualHost::Collect() {
@@ -275,7 +417,9 @@ void VirtualHost::Collect() {
     result_.preemptions += c.preemptions;
     result_.output_tokens += c.tokens;
   }
-  result_.scheduler = scheduler_->counters();
+  for (auto& s : schedulers_) Add(result_.scheduler, s->counters());
+  for (const auto* links : {&to_simulator_, &to_instance_})
+    for (const Link& l : *links) Add(result_.links, l.counters());
   for (auto& s : simulators_) {
     Add(result_.simulators, s->counters());
     Add(result_.sync, s->sync_counters());

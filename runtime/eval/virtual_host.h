@@ -11,6 +11,8 @@
 
 #include "runtime/base/result.h"
 #include "runtime/base/units.h"
+#include "runtime/fault/fault_plan.h"
+#include "runtime/fault/link.h"
 #include "runtime/model/request.h"
 #include "runtime/predict/predictor.h"
 #include "runtime/predict/simulator_core.h"
@@ -31,6 +33,10 @@ struct RunOptions {
   };
   std::vector<Instance> instances;
   SchedulerCore::Options scheduler;
+  int32_t scheduler_count = 1;        // requests are dealt out among them
+  FaultPlan faults;                   // links instance -> simulator and simulator -> instance, and restarts
+  Duration heartbeat = Duration::Millis(250);  // sent when there are faults, since silence then means something
+  bool exact_snapshots = false;
   SyncLevel level = SyncLevel::kFull;
   Duration poll_interval = Duration::Millis(100);
   SequencerOptions sequencer;
@@ -72,6 +78,7 @@ struct RunResult {
   SimulatorCounters simulators;         // summed over instances, as the next two
   SequencerCounters sync;
   DriftCounters drift;
+  LinkCounters links;
   std::vector<std::string> instance_names;
 };
 

@@ -38,6 +38,16 @@ struct LinkCounters {
   uint64_t held_back = 0;    // took reorder_delay
 };
 
+// Sums over links.
+inline void Add(LinkCounters& a, const LinkCounters& b) {
+  a.sent += b.sent;
+  a.dropped += b.dropped;
+  a.burst_lost += b.burst_lost;
+  a.partitioned += b.partitioned;
+  a.duplicated += b.duplicated;
+  a.held_back += b.held_back;
+}
+
 class Link {
  public:
   // Error: the first field that breaks its rule (Validate).

@@ -76,6 +76,23 @@ struct SchedulerCounters {
   uint64_t self_suspected = 0;       // decisions in which most candidates seemed unusable, so that all were kept
 };
 
+// Sums over SCHEDULERs.
+inline void Add(SchedulerCounters& a, const SchedulerCounters& b) {
+  a.decisions += b.decisions;
+  a.repicks += b.repicks;
+  a.late_replies += b.late_replies;
+  a.expired_rounds += b.expired_rounds;
+  a.unanswered += b.unanswered;
+  a.by_ledger += b.by_ledger;
+  a.retried += b.retried;
+  a.rejected_no_candidate += b.rejected_no_candidate;
+  a.rejected_retries += b.rejected_retries;
+  a.shed += b.shed;
+  a.unknown_outcomes += b.unknown_outcomes;
+  a.unusable += b.unusable;
+  a.self_suspected += b.self_suspected;
+}
+
 class SchedulerCore {
  public:
   struct InstanceInfo {
