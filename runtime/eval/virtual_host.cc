@@ -87,9 +87,9 @@ class VirtualHost final : private SchedulerEffects, private InstanceEffects, pri
   bool advance_all_ = false;  // decisions depend on what engines have done
   std::vector<std::unique_ptr<InstanceCore>> instances_;
   std::vector<std::unique_ptr<SimulatorCore>> simulators_;
-  std::vector<std::unique_ptr<LengthEstimator>> lengths_;   // one per SCHEDULER
+  std::vector<std::unique_ptr<LengthEstimator>> lengths_;  // one per SCHEDULER
   std::vector<std::unique_ptr<SchedulerCore>> schedulers_;
-  SchedulerCore* deciding_ = nullptr;                       // whose call is in progress
+  SchedulerCore* deciding_ = nullptr;  // whose call is in progress
   // With faults: per instance, the links of its sync stream and what is on its way on them.
   struct OnItsWay {
     Instant at;
@@ -175,8 +175,13 @@ Status VirtualHost::Build() {
     profile.instance = InstanceId(k);
     auto predictor = options_.make_predictor(profile, mirror_lengths->get());
     if (!predictor.ok()) return Error{i.name + ": " + predictor.error().message};
-    SimulatorCore::Options s{profile, options_.level, options_.sequencer, options_.stale_after, options_.dead_after,
-                             options_.confirm_timeout, faults_ && options_.level != SyncLevel::kNone};
+    SimulatorCore::Options s{profile,
+                             options_.level,
+                             options_.sequencer,
+                             options_.stale_after,
+                             options_.dead_after,
+                             options_.confirm_timeout,
+                             faults_ && options_.level != SyncLevel::kNone};
     simulators_.push_back(
         std::make_unique<SimulatorCore>(std::move(s), std::move(predictor).value(), std::move(mirror_lengths).value()));
   }
@@ -275,9 +280,8 @@ void VirtualHost::ApplyOutcomes() {
   while (!outcomes_.empty()) {
     std::vector<Outcome> batch = std::move(outcomes_);
     outcomes_.clear();
-    std::stable_sort(batch.begin(), batch.end(), [](const Outcome& a, const Outcome& b) {
-      return a.at != b.at ? a.at < b.at : a.instance < b.instance;
-    });
+    std::stable_sort(batch.begin(), batch.end(),
+                     [](const Outcome& a, const Outcome& b) { return a.at != b.at ? a.at < b.at : a.instance < b.instance; });
     for (const Outcome& o : batch) Apply(o);
     if (outcomes_.empty()) {  // keep the storage
       batch.clear();

@@ -26,15 +26,15 @@ namespace foretoken {
 struct RunOptions {
   struct Instance {
     std::string name;
-    EmulatedEngine::Options engine;   // the truth
-    InstanceProfile profile;          // what its predictor knows
-    std::vector<ModelId> models;      // empty: any
+    EmulatedEngine::Options engine;  // the truth
+    InstanceProfile profile;         // what its predictor knows
+    std::vector<ModelId> models;     // empty: any
     int64_t kv_tokens = 0;
   };
   std::vector<Instance> instances;
   SchedulerCore::Options scheduler;
-  int32_t scheduler_count = 1;        // requests are dealt out among them
-  FaultPlan faults;                   // links instance -> simulator and simulator -> instance, and restarts
+  int32_t scheduler_count = 1;                 // requests are dealt out among them
+  FaultPlan faults;                            // links instance -> simulator and simulator -> instance, and restarts
   Duration heartbeat = Duration::Millis(250);  // sent when there are faults, since silence then means something
   bool exact_snapshots = false;
   SyncLevel level = SyncLevel::kFull;
@@ -55,12 +55,12 @@ struct RequestRecord {
   Instant arrival;
   Instant first_token = Instant::Max();
   Instant finish = Instant::Max();
-  InstanceId instance;             // the last that it was assigned to
+  InstanceId instance;  // the last that it was assigned to
   OutcomeKind outcome = OutcomeKind::kLost;
   OutcomeReason reason = OutcomeReason::kNone;
   int32_t output_tokens = 0;
   int32_t assignments = 0;
-  bool predicted = false;          // at its last decision
+  bool predicted = false;  // at its last decision
   Instant decided;
   Duration predicted_ttft, predicted_ttft_p90, predicted_e2e, predicted_e2e_p90;  // from `decided`
   PredictorKind predictor = PredictorKind::kLedger;
@@ -72,10 +72,10 @@ struct RunResult {
   uint64_t steps = 0;
   uint64_t preemptions = 0;
   uint64_t output_tokens = 0;
-  uint64_t duplicated = 0;              // outcomes of requests that had ended already
-  Instant end;                          // of the last event
+  uint64_t duplicated = 0;  // outcomes of requests that had ended already
+  Instant end;              // of the last event
   SchedulerCounters scheduler;
-  SimulatorCounters simulators;         // summed over instances, as the next two
+  SimulatorCounters simulators;  // summed over instances, as the next two
   SequencerCounters sync;
   DriftCounters drift;
   LinkCounters links;

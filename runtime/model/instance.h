@@ -24,7 +24,7 @@ enum class InstanceState : uint8_t {
 
 struct Instance {
   InstanceId id;
-  std::string name;  // "h100-3"
+  std::string name;   // "h100-3"
   uint32_t pool = 0;  // index in the topology
   std::vector<ModelId> models;
   std::vector<ModelId> adapters;  // LoRA adapters, which a request names as it names a model

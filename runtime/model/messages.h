@@ -54,10 +54,10 @@ struct Placement {
 struct Decision {
   DecisionId decision;
   RequestId request;
-  std::vector<Placement> placement;  // empty: rejected
-  OutcomeReason reason = OutcomeReason::kNone;  // of the rejection
+  std::vector<Placement> placement;                  // empty: rejected
+  OutcomeReason reason = OutcomeReason::kNone;       // of the rejection
   PredictorKind predictor = PredictorKind::kLedger;  // who answered for the chosen one
-  double score = 0;  // in the policy's units
+  double score = 0;                                  // in the policy's units
   Stamps stamps;
   bool operator==(const Decision&) const = default;
 };

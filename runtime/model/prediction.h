@@ -48,7 +48,7 @@ struct Prediction {
   PredictorKind predictor = PredictorKind::kTimeline;
   StateLevel level = StateLevel::kExact;
   bool stale = false;  // age passed stale_after
-  bool usable = true;            // false: the instance is believed hung or unreachable
+  bool usable = true;  // false: the instance is believed hung or unreachable
   bool operator==(const Prediction&) const = default;
 };
 

@@ -58,14 +58,14 @@ enum class OutcomeKind : uint8_t { kFinished, kRejected, kCancelled, kFailed, kL
 // Why it was refused or failed; shown to the user.
 enum class OutcomeReason : uint8_t {
   kNone,
-  kStop,         // end of sequence
-  kLength,       // max_tokens or max_model_len reached
-  kTooLong,      // prompt >= max_model_len
-  kNeverFits,    // needs more KV blocks than the engine has
-  kNoCandidate,  // no instance can serve it
-  kShed,         // admission control
-  kEngineRestarted,    // the engine crashed or restarted under it
-  kEngineDown,         // the engine did not take it: connection refused
+  kStop,             // end of sequence
+  kLength,           // max_tokens or max_model_len reached
+  kTooLong,          // prompt >= max_model_len
+  kNeverFits,        // needs more KV blocks than the engine has
+  kNoCandidate,      // no instance can serve it
+  kShed,             // admission control
+  kEngineRestarted,  // the engine crashed or restarted under it
+  kEngineDown,       // the engine did not take it: connection refused
   kRetriesExhausted,
   kClientGone,
 };

@@ -26,7 +26,14 @@ struct Snapshot {
     int64_t max_tokens = 0;
     Instant arrival;
     std::vector<uint32_t> blocks;
-    std::vector<BlockHash> prompt_hashes;
+    std::vector<BlockHash> prompt_hashes;  // of the prompt's full blocks, as far as the engine has them
+    int32_t registered_blocks = 0;         // leading blocks of `blocks` that have a hash
+    int32_t placeholders = 0;              // sampled tokens scheduled but not yet known (asynchronous scheduling)
+    int32_t in_flight_tokens = 0;          // in batches whose result is not in
+    int32_t stale_tokens = 0;              // of these, from before its preemption
+    bool preempted = false;                // waits because it was preempted
+    bool partial_prefill = false;          // its last chunk did not reach the end of its known tokens
+    bool skipped = false;                  // waits in vLLM's skipped queue
     bool operator==(const RequestBlocks&) const = default;
   };
   struct InFlight {
@@ -34,13 +41,18 @@ struct Snapshot {
     Instant start;
     std::vector<RequestId> requests;
     std::vector<int32_t> tokens;
+    std::vector<uint8_t> samples;  // 1: a token comes out
     bool operator==(const InFlight&) const = default;
   };
   struct Exact {
     std::vector<RequestBlocks> requests;
     std::vector<uint32_t> free_list;                            // front first
     std::vector<std::pair<uint32_t, BlockHash>> hashed_blocks;  // in registration order
-    std::vector<InFlight> in_flight;
+    std::vector<InFlight> in_flight;                            // oldest first
+    bool finish_pending = false;                                // one empty step is due after a request's end
+    int64_t executed_steps = 0;                                 // for prefill_schedule_interval, as the next two
+    int64_t last_prefill_step = 0;
+    bool capacity_bound = false;
     bool operator==(const Exact&) const = default;
   };
 

@@ -22,10 +22,10 @@ struct Hello {
   int64_t kv_blocks = 0;
   bool prefix_caching = false;
   bool async_scheduling = false;
-  bool priority_policy = false;  // the waiting queue is ordered by priority; else first come, first served
-  int64_t max_model_len = 0;     // 0: not stated
-  std::string engine = {};       // "vllm", "sglang", "llama", "openai", "emulated"
-  std::string version = {};      // as the engine states it
+  bool priority_policy = false;            // the waiting queue is ordered by priority; else first come, first served
+  int64_t max_model_len = 0;               // 0: not stated
+  std::string engine = {};                 // "vllm", "sglang", "llama", "openai", "emulated"
+  std::string version = {};                // as the engine states it
   std::vector<std::string> features = {};  // in use and not modelled: "spec_decode", "structured_output", "lora", ...
   bool operator==(const Hello&) const = default;
 };
@@ -51,8 +51,8 @@ struct Aborted {
 // Sent at an interval even when idle.
 struct Heartbeat {
   Instant at;
-  uint64_t last_seq = 0;   // of the message before this one
-  int32_t held = 0;        // requests in the engine
+  uint64_t last_seq = 0;  // of the message before this one
+  int32_t held = 0;       // requests in the engine
   bool step_in_flight = false;
   Instant in_flight_since;
   bool operator==(const Heartbeat&) const = default;

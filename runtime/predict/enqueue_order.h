@@ -13,7 +13,7 @@ namespace foretoken {
 
 // When an Enqueue whose prediction other reservations have overtaken is refused.
 enum class RepickRule : uint8_t {
-  kVersioned,          // reservations changed since, and the fresh score is worse than the runner-up
+  kVersioned,  // reservations changed since, and the fresh score is worse than the runner-up
   kAlwaysAccept,
   kRejectOnAnyChange,  // reservations changed since
 };
@@ -23,7 +23,7 @@ struct EnqueueOrder {
   InstanceId instance;
   Reservation reservation;
   Versions predicted_on;
-  double score = 0;      // in the units of score_rule
+  double score = 0;  // in the units of score_rule
   double runner_up = 0;
   ScoreRule score_rule;  // how to value a fresh prediction against runner_up
   PredictQuery query;    // its request pointer is valid during the call only
@@ -35,8 +35,8 @@ struct EnqueueReply {
   DecisionId decision;
   InstanceId instance;
   bool accepted = true;
-  Versions versions;     // after the reservation
-  Prediction fresh;      // when not accepted
+  Versions versions;  // after the reservation
+  Prediction fresh;   // when not accepted
   bool operator==(const EnqueueReply&) const = default;
 };
 

@@ -39,9 +39,9 @@ struct SimulatorCounters {
   uint64_t predictions = 0;
   uint64_t stale_predictions = 0;
   uint64_t enqueues = 0;
-  uint64_t overtaken = 0;        // Enqueues answered with a fresh prediction
-  uint64_t foreign = 0;          // arrivals never assigned by us
-  uint64_t lost_assignments = 0; // reservations never confirmed within confirm_timeout, or lost with the engine
+  uint64_t overtaken = 0;         // Enqueues answered with a fresh prediction
+  uint64_t foreign = 0;           // arrivals never assigned by us
+  uint64_t lost_assignments = 0;  // reservations never confirmed within confirm_timeout, or lost with the engine
   uint64_t cancelled = 0;
 };
 
@@ -59,10 +59,10 @@ inline void Add(SimulatorCounters& a, const SimulatorCounters& b) {
 // Drift at each applied step: what the mirror believed against what came (protocol.md, "Drift, as a metric").
 struct DriftCounters {
   uint64_t steps = 0;
-  double running_abs = 0;   // sum of |believed - reported| running requests
+  double running_abs = 0;  // sum of |believed - reported| running requests
   double waiting_abs = 0;
-  double step_ape = 0;      // sum of |believed/actual - 1| of the step's duration
-  double step_bias = 0;     // sum of (believed/actual - 1)
+  double step_ape = 0;   // sum of |believed/actual - 1| of the step's duration
+  double step_bias = 0;  // sum of (believed/actual - 1)
 };
 
 // Sums over instances.
@@ -134,14 +134,14 @@ class SimulatorCore {
   std::unique_ptr<Predictor> predictor_;
   Stream sequencer_;
   Versions versions_;
-  std::vector<Unconfirmed> unconfirmed_;      // in order of assignment
-  IdMap<uint32_t> length_class_;              // of requests assigned here and not ended
-  Instant now_;                               // of the call in progress
-  Instant as_of_;                             // the state is known up to here
+  std::vector<Unconfirmed> unconfirmed_;  // in order of assignment
+  IdMap<uint32_t> length_class_;          // of requests assigned here and not ended
+  Instant now_;                           // of the call in progress
+  Instant as_of_;                         // the state is known up to here
   Instant last_heard_;
   Instant last_progress_;
-  Duration longest_step_;                     // recent: a long step is no hang
-  int32_t held_ = 0;                          // requests that the last heartbeat saw in the engine
+  Duration longest_step_;  // recent: a long step is no hang
+  int32_t held_ = 0;       // requests that the last heartbeat saw in the engine
   SimulatorCounters counters_;
   DriftCounters drift_;
 };

@@ -8,9 +8,27 @@
 namespace foretoken {
 
 std::vector<std::string_view> KnownPolicies() {
-  return {"auto", "min_ttft", "min_e2e", "externality", "slo", "hybrid", "random", "round_robin", "p2c", "least_requests",
-          "least_tokens", "kv_load", "prefix_weighted", "kv_router_cost", "lmetric", "lmetricw", "v0", "lwl", "lpt",
-          "session_affinity", "cache_aware"};
+  return {"auto",
+          "min_ttft",
+          "min_e2e",
+          "externality",
+          "slo",
+          "hybrid",
+          "random",
+          "round_robin",
+          "p2c",
+          "least_requests",
+          "least_tokens",
+          "kv_load",
+          "prefix_weighted",
+          "kv_router_cost",
+          "lmetric",
+          "lmetricw",
+          "v0",
+          "lwl",
+          "lpt",
+          "session_affinity",
+          "cache_aware"};
 }
 
 Result<std::unique_ptr<Policy>> MakePolicy(std::string_view name, const PolicyWeights& weights) {

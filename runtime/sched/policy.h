@@ -22,20 +22,20 @@ namespace foretoken {
 
 // The scheduler's own account of an instance, from its dispatches and their outcomes (ledger.h).
 struct LoadView {
-  int32_t requests = 0;             // assigned and not ended
-  int32_t prefilling = 0;           // of these, without a first token yet
-  int64_t prefill_tokens = 0;       // prompt tokens of those (hits already taken off where known)
-  int64_t context_tokens = 0;       // prompt + expected output so far, of all of them
-  int64_t expected_output_left = 0; // output tokens expected of all of them
+  int32_t requests = 0;              // assigned and not ended
+  int32_t prefilling = 0;            // of these, without a first token yet
+  int64_t prefill_tokens = 0;        // prompt tokens of those (hits already taken off where known)
+  int64_t context_tokens = 0;        // prompt + expected output so far, of all of them
+  int64_t expected_output_left = 0;  // output tokens expected of all of them
 };
 
 struct Candidate {
   InstanceId instance;
   LoadView load;
-  const Prediction* prediction = nullptr;   // present when the policy asks for predictions and one came in time
-  const StepTimeModel* step_time = nullptr; // what is known of its speed; may be null
-  int64_t kv_tokens = 0;                    // capacity of its KV cache
-  int64_t cached_tokens = 0;                // of this request, expected in its prefix cache
+  const Prediction* prediction = nullptr;    // present when the policy asks for predictions and one came in time
+  const StepTimeModel* step_time = nullptr;  // what is known of its speed; may be null
+  int64_t kv_tokens = 0;                     // capacity of its KV cache
+  int64_t cached_tokens = 0;                 // of this request, expected in its prefix cache
 };
 
 constexpr double kExcluded = std::numeric_limits<double>::infinity();
@@ -47,10 +47,10 @@ struct PolicyRequest {
 };
 
 enum class PolicyNeeds : uint8_t {
-  kNothing,          // no state of any instance
-  kLoads,            // the ledger, up to date
-  kPredictions,      // a Prediction per candidate
-  kExternality,      // with the harm to others
+  kNothing,      // no state of any instance
+  kLoads,        // the ledger, up to date
+  kPredictions,  // a Prediction per candidate
+  kExternality,  // with the harm to others
 };
 
 class Policy {
@@ -59,7 +59,8 @@ class Policy {
   virtual std::string_view name() const = 0;
   virtual PolicyNeeds needs() const = 0;
   // scores.size() == candidates.size(); every entry is written; kExcluded: not to be used. At least one candidate is given.
-  virtual void Score(const PolicyRequest& request, std::span<const Candidate> candidates, Prng& prng, std::span<double> scores) = 0;
+  virtual void Score(const PolicyRequest& request, std::span<const Candidate> candidates, Prng& prng,
+                     std::span<double> scores) = 0;
   // How the latest decision valued one prediction; kNone when it read none.
   virtual ScoreRule score_rule() const { return {}; }
 };
@@ -82,6 +83,7 @@ std::vector<std::string_view> KnownPolicies();
 
 // Index of the lowest score; ties are broken by a hash of (seed, request, instance): fair, and the same on every run of a seed.
 // runner_up: the second-best score, kExcluded when there is none. Returns -1 when all are excluded.
-int PickLowest(std::span<const Candidate> candidates, std::span<const double> scores, uint64_t seed, RequestId request, double* runner_up);
+int PickLowest(std::span<const Candidate> candidates, std::span<const double> scores, uint64_t seed, RequestId request,
+               double* runner_up);
 
 }  // namespace foretoken

@@ -109,7 +109,8 @@ void SchedulerCore::Choose(Round& round, Instant now, SchedulerEffects& effects)
   int32_t answered = 0;
   for (const FanOut::Target& t : round.fan_out.targets()) {
     const InstanceInfo& info = instances_[t.instance.value()];
-    Candidate c{t.instance, ledger_.load(t.instance), nullptr, info.step_time.law ? &info.step_time : nullptr, info.kv_tokens, 0};
+    Candidate c{t.instance, ledger_.load(t.instance), nullptr, info.step_time.law ? &info.step_time : nullptr, info.kv_tokens,
+                0};
     if (t.outcome == ReplyOutcome::kAnswered) {
       c.prediction = &t.prediction;
       c.cached_tokens = t.prediction.cached_tokens.value();
@@ -131,9 +132,9 @@ void SchedulerCore::Choose(Round& round, Instant now, SchedulerEffects& effects)
   round.score_rule = policy_->score_rule();
   const Candidate winner = candidates_[static_cast<size_t>(best)];
   const auto& targets = round.fan_out.targets();
-  round.chosen = static_cast<int>(std::find_if(targets.begin(), targets.end(), [&](const FanOut::Target& t) {
-                                    return t.instance == winner.instance;
-                                  }) - targets.begin());
+  round.chosen = static_cast<int>(
+      std::find_if(targets.begin(), targets.end(), [&](const FanOut::Target& t) { return t.instance == winner.instance; }) -
+      targets.begin());
   if (options_.shed_above > 0 && winner.prediction != nullptr && winner.prediction->slo_violation > options_.shed_above &&
       round.request->priority >= options_.shed_priority) {
     ++counters_.shed;
@@ -172,9 +173,14 @@ EnqueueOrder SchedulerCore::OrderFor(const Round& round) const {
   EnqueueOrder order;
   order.decision = round.id;
   order.instance = target.instance;
-  order.reservation = {r.id, r.priority, r.arrival, r.prompt_tokens.value(), round.query.expected_output.value(),
+  order.reservation = {r.id,
+                       r.priority,
+                       r.arrival,
+                       r.prompt_tokens.value(),
+                       round.query.expected_output.value(),
                        LengthKey{r.id, r.length_class, round.query.length_quantile, r.max_tokens, r.output_hint},
-                       round.query.slo, r.segments};
+                       round.query.slo,
+                       r.segments};
   order.predicted_on = target.prediction.versions;
   order.score = round.score;
   order.runner_up = round.runner_up;
@@ -220,9 +226,10 @@ void SchedulerCore::Commit(Round& round, Instant now, SchedulerEffects& effects)
     record.unanswered += t.outcome == ReplyOutcome::kLate || t.outcome == ReplyOutcome::kUnreachable;
   ++counters_.decisions;
   const int64_t cached = record.predicted ? target.prediction.cached_tokens.value() : 0;
-  const bool fresh = ledger_.Assign(request.id, {target.instance, static_cast<int32_t>(request.prompt_tokens.value()),
-                                                 static_cast<int32_t>(round.query.expected_output.value()),
-                                                 static_cast<int32_t>(request.prompt_tokens.value() - cached), request.length_class});
+  const bool fresh =
+      ledger_.Assign(request.id, {target.instance, static_cast<int32_t>(request.prompt_tokens.value()),
+                                  static_cast<int32_t>(round.query.expected_output.value()),
+                                  static_cast<int32_t>(request.prompt_tokens.value() - cached), request.length_class});
   FT_CHECK(fresh);  // a request is assigned once at a time
   Close(round);
   effects.Decided(record);

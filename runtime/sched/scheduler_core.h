@@ -41,7 +41,7 @@ struct DecisionRecord {
   int32_t attempt = 0;     // 0: the first assignment of this request
   int32_t unanswered = 0;  // candidates whose prediction did not come
   bool predicted = false;
-  Prediction prediction;   // the winner's, when predicted
+  Prediction prediction;  // the winner's, when predicted
 };
 
 class SchedulerEffects {
@@ -63,17 +63,17 @@ class SchedulerEffects {
 struct SchedulerCounters {
   uint64_t decisions = 0;
   uint64_t repicks = 0;
-  uint64_t late_replies = 0;         // after the round was over
-  uint64_t expired_rounds = 0;       // ended by their deadline
-  uint64_t unanswered = 0;           // candidates that did not answer in time
-  uint64_t by_ledger = 0;            // decided without any prediction although the policy asks for them
+  uint64_t late_replies = 0;    // after the round was over
+  uint64_t expired_rounds = 0;  // ended by their deadline
+  uint64_t unanswered = 0;      // candidates that did not answer in time
+  uint64_t by_ledger = 0;       // decided without any prediction although the policy asks for them
   uint64_t retried = 0;
   uint64_t rejected_no_candidate = 0;
   uint64_t rejected_retries = 0;
   uint64_t shed = 0;
-  uint64_t unknown_outcomes = 0;     // of requests not assigned here
-  uint64_t unusable = 0;             // candidates passed over because they are believed hung or unreachable
-  uint64_t self_suspected = 0;       // decisions in which most candidates seemed unusable, so that all were kept
+  uint64_t unknown_outcomes = 0;  // of requests not assigned here
+  uint64_t unusable = 0;          // candidates passed over because they are believed hung or unreachable
+  uint64_t self_suspected = 0;    // decisions in which most candidates seemed unusable, so that all were kept
 };
 
 // Sums over SCHEDULERs.
@@ -107,15 +107,16 @@ class SchedulerCore {
     uint64_t seed = 1;
     Duration decision_deadline = Duration::Millis(5);
     RepickRule repick = RepickRule::kVersioned;
-    int32_t retry_max = 3;         // after a refusal by an engine
-    int32_t retry_max_crash = 1;   // after a crash or restart under the request
+    int32_t retry_max = 3;                          // after a refusal by an engine
+    int32_t retry_max_crash = 1;                    // after a crash or restart under the request
     Duration down_backoff = Duration::Millis(250);  // an engine that refused a connection is tried again after this
-    double shed_above = 0;         // > 0: refuse when the best candidate's P(SLO violation) exceeds it and priority > shed_priority
+    double shed_above = 0;  // > 0: refuse when the best candidate's P(SLO violation) exceeds it and priority > shed_priority
     int32_t shed_priority = 0;
   };
 
   // `lengths` is not owned; it learns from outcomes and is read for every decision.
-  static Result<std::unique_ptr<SchedulerCore>> Make(Options options, std::vector<InstanceInfo> instances, LengthEstimator* lengths);
+  static Result<std::unique_ptr<SchedulerCore>> Make(Options options, std::vector<InstanceInfo> instances,
+                                                     LengthEstimator* lengths);
 
   // A request asks for a placement. The meta must stay valid until the request's end (OnOutcome) or its Reject.
   void OnSchedule(const RequestMeta& request, Instant now, SchedulerEffects& effects);
@@ -149,7 +150,7 @@ class SchedulerCore {
     FanOut fan_out;
     int32_t attempt = 0;
     bool repicked = false;
-    bool enqueued = false;         // waits for an EnqueueReply
+    bool enqueued = false;  // waits for an EnqueueReply
     int chosen = -1;
     double score = 0;
     double runner_up = 0;
@@ -184,11 +185,11 @@ class SchedulerCore {
   uint64_t next_decision_ = 1;
   std::vector<std::unique_ptr<Round>> rounds_;  // a pool: addresses stay
   std::vector<uint32_t> free_rounds_;
-  IdMap<uint32_t> open_;                        // decision -> index in rounds_
-  IdMap<Attempts> attempts_;                    // requests that have failed at least once
-  std::vector<Candidate> candidates_;           // scratch of Choose
+  IdMap<uint32_t> open_;               // decision -> index in rounds_
+  IdMap<Attempts> attempts_;           // requests that have failed at least once
+  std::vector<Candidate> candidates_;  // scratch of Choose
   std::vector<double> scores_;
-  std::vector<InstanceId> targets_;             // scratch of Begin
+  std::vector<InstanceId> targets_;  // scratch of Begin
   SchedulerCounters counters_;
 };
 

@@ -49,7 +49,8 @@ void InstanceCore::Emit(Body&& body, Instant at) {
   if (!hello_sent_) {
     hello_sent_ = true;
     const EngineConfig& c = options_.engine.config;
-    Emit(Hello{c.max_num_batched_tokens, c.max_num_seqs, c.block_size, c.num_gpu_blocks, c.prefix_caching, c.async_scheduling}, at);
+    Emit(Hello{c.max_num_batched_tokens, c.max_num_seqs, c.block_size, c.num_gpu_blocks, c.prefix_caching, c.async_scheduling},
+         at);
   }
   message_.instance = options_.instance;
   message_.epoch = epoch_;

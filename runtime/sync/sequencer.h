@@ -25,15 +25,15 @@ struct SequencerOptions {
 
 struct SequencerCounters {
   uint64_t applied = 0;
-  uint64_t reordered = 0;      // came ahead of their turn and were applied from the window
-  uint64_t duplicate = 0;      // seq already applied or held
+  uint64_t reordered = 0;  // came ahead of their turn and were applied from the window
+  uint64_t duplicate = 0;  // seq already applied or held
   uint64_t old_epoch = 0;
-  uint64_t gap = 0;            // gaps opened (first message ahead of a missing one)
-  uint64_t resync = 0;         // ResyncRequests for distinct gaps
+  uint64_t gap = 0;     // gaps opened (first message ahead of a missing one)
+  uint64_t resync = 0;  // ResyncRequests for distinct gaps
   uint64_t resync_repeated = 0;
-  uint64_t overflow = 0;       // held messages given up because the window was full while a snapshot was awaited
-  uint64_t superseded = 0;     // held messages that a snapshot already includes
-  uint64_t skipped = 0;        // missing messages that a snapshot stands in for
+  uint64_t overflow = 0;    // held messages given up because the window was full while a snapshot was awaited
+  uint64_t superseded = 0;  // held messages that a snapshot already includes
+  uint64_t skipped = 0;     // missing messages that a snapshot stands in for
   uint64_t epoch_change = 0;
   uint64_t held_max = 0;
 };

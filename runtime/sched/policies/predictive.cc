@@ -75,7 +75,8 @@ class AutoPolicy final : public Policy {
     stressed_ = least >= w_.auto_stress;
     if (stressed_) return SloScores(candidates, w_, scores);
     for (size_t i = 0; i < candidates.size(); ++i)
-      scores[i] = candidates[i].prediction ? ScoreOf({ScoreKind::kExternality}, *candidates[i].prediction) : Unanswered(candidates[i]);
+      scores[i] =
+          candidates[i].prediction ? ScoreOf({ScoreKind::kExternality}, *candidates[i].prediction) : Unanswered(candidates[i]);
   }
   ScoreRule score_rule() const override { return stressed_ ? SloRule(w_) : ScoreRule{ScoreKind::kExternality}; }
 
@@ -98,7 +99,8 @@ class Hybrid final : public Policy {
         continue;
       }
       const double uncached = static_cast<double>(r.meta->prompt_tokens.value() - c.prediction->cached_tokens.value());
-      scores[i] = ScoreOf({ScoreKind::kE2e}, *c.prediction) + w_.hybrid_load_weight * c.load.requests + w_.hybrid_prefill_weight * uncached;
+      scores[i] = ScoreOf({ScoreKind::kE2e}, *c.prediction) + w_.hybrid_load_weight * c.load.requests +
+                  w_.hybrid_prefill_weight * uncached;
     }
   }
   ScoreRule score_rule() const override { return {ScoreKind::kE2e}; }
@@ -112,7 +114,8 @@ class Hybrid final : public Policy {
 std::unique_ptr<Policy> MakePredictivePolicy(std::string_view name, const PolicyWeights& weights) {
   if (name == "min_ttft") return std::make_unique<ByPrediction>("min_ttft", PolicyNeeds::kPredictions, ScoreKind::kTtft);
   if (name == "min_e2e") return std::make_unique<ByPrediction>("min_e2e", PolicyNeeds::kPredictions, ScoreKind::kE2e);
-  if (name == "externality") return std::make_unique<ByPrediction>("externality", PolicyNeeds::kExternality, ScoreKind::kExternality);
+  if (name == "externality")
+    return std::make_unique<ByPrediction>("externality", PolicyNeeds::kExternality, ScoreKind::kExternality);
   if (name == "slo") return std::make_unique<SloPolicy>(weights);
   if (name == "auto") return std::make_unique<AutoPolicy>(weights);
   if (name == "hybrid") return std::make_unique<Hybrid>(weights);

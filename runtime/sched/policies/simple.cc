@@ -104,7 +104,8 @@ double KvLoad(const PolicyRequest& r, const Candidate& c) {
 // Weighted sum of queue depth, KV use and missing prefix, each scaled to 0..1 in its usual range, as llm-d's default scorers.
 double PrefixWeighted(const PolicyRequest& r, const Candidate& c) {
   const double queue = std::min(1.0, c.load.prefilling / 128.0);
-  const double kv = std::min(1.0, static_cast<double>(c.load.context_tokens) / static_cast<double>(std::max<int64_t>(c.kv_tokens, 1)));
+  const double kv =
+      std::min(1.0, static_cast<double>(c.load.context_tokens) / static_cast<double>(std::max<int64_t>(c.kv_tokens, 1)));
   const double missing = NewPrefill(r, c) / static_cast<double>(std::max<int64_t>(r.meta->prompt_tokens.value(), 1));
   return 2 * queue + 2 * kv + 3 * missing;
 }
@@ -112,7 +113,8 @@ double PrefixWeighted(const PolicyRequest& r, const Candidate& c) {
 // Uncached prefill blocks + active decode blocks, as Dynamo's KV router.
 double KvRouterCost(const PolicyRequest& r, const Candidate& c) {
   constexpr double kBlock = 16;
-  return (static_cast<double>(c.load.prefill_tokens) + NewPrefill(r, c)) / kBlock + static_cast<double>(c.load.context_tokens) / kBlock;
+  return (static_cast<double>(c.load.prefill_tokens) + NewPrefill(r, c)) / kBlock +
+         static_cast<double>(c.load.context_tokens) / kBlock;
 }
 
 double LMetric(const PolicyRequest& r, const Candidate& c) {
@@ -188,9 +190,16 @@ struct NamedFormula {
   std::string_view name;
   Formula formula;
 };
-constexpr NamedFormula kFormulas[] = {{"least_requests", LeastRequests}, {"least_tokens", LeastTokens}, {"kv_load", KvLoad},
-                                      {"prefix_weighted", PrefixWeighted}, {"kv_router_cost", KvRouterCost}, {"lmetric", LMetric},
-                                      {"lmetricw", LMetricW}, {"v0", V0}, {"lwl", LeastWorkLeft}, {"lpt", Lpt}};
+constexpr NamedFormula kFormulas[] = {{"least_requests", LeastRequests},
+                                      {"least_tokens", LeastTokens},
+                                      {"kv_load", KvLoad},
+                                      {"prefix_weighted", PrefixWeighted},
+                                      {"kv_router_cost", KvRouterCost},
+                                      {"lmetric", LMetric},
+                                      {"lmetricw", LMetricW},
+                                      {"v0", V0},
+                                      {"lwl", LeastWorkLeft},
+                                      {"lpt", Lpt}};
 
 }  // namespace
 

@@ -217,7 +217,8 @@ TEST(SequencerTest, RandomSchedulesWithResyncConvergeToInOrderDelivery) {
     };
     const auto deliver_until = [&](int64_t now) {
       for (;;) {
-        const int64_t timer = r.sequencer.NextTimeout() == Instant::Max() ? now + 1 : r.sequencer.NextTimeout().nanos() / 1'000'000;
+        const int64_t timer =
+            r.sequencer.NextTimeout() == Instant::Max() ? now + 1 : r.sequencer.NextTimeout().nanos() / 1'000'000;
         const int64_t next = wire.empty() ? now + 1 : wire.begin()->first;
         if (std::min(timer, next) > now) break;
         if (next <= timer) {
