@@ -2,6 +2,7 @@
 docs/architecture.md. Knows packages and their dependencies, not what a symbol does.
 """
 import ast
+import fnmatch
 import re
 from typing import NamedTuple
 
@@ -52,9 +53,16 @@ def _absolute(label, package):
     return None  # a file
 
 
-def build_uses(path, text):
-    """The dependencies that a BUILD file declares. Bazel's language is Python's syntax; every string in a rule's `deps`
-    counts, inside select() and list sums too. Names of lists at the top of the file are followed."""
+class Rule(NamedTuple):
+    kind: str
+    label: str
+    where: str  # file:line
+    attributes: dict  # attribute -> its strings
+
+
+def rules(path, text):
+    """The rules of a BUILD file. Bazel's language is Python's syntax; every string in an attribute counts, inside select(),
+    glob() and list sums too. Names of lists at the top of the file are followed."""
     package = path.rsplit("/", 1)[0] if "/" in path else ""
     tree = ast.parse(text)
     named = {t.id: s.value for s in tree.body if isinstance(s, ast.Assign) for t in s.targets if isinstance(t, ast.Name)}
@@ -71,13 +79,19 @@ def build_uses(path, text):
         name = given.get("name")
         if not isinstance(name, ast.Constant):
             continue
-        user, where = f"//{package}:{name.value}", f"{path}:{call.lineno}"
-        if getattr(call.func, "id", "") == "cc_capnp_library":  # the macro adds it (tools/capnp.bzl)
-            yield Use(user, "//third_party/sys:capnp", where)
+        yield Rule(getattr(call.func, "id", ""), f"//{package}:{name.value}", f"{path}:{call.lineno}",
+                   {attribute: list(strings(value)) for attribute, value in given.items() if attribute})
+
+
+def build_uses(path, text):
+    """The dependencies that a BUILD file declares."""
+    for rule in rules(path, text):
+        if rule.kind == "cc_capnp_library":  # the macro adds it (tools/capnp.bzl)
+            yield Use(rule.label, "//third_party/sys:capnp", rule.where)
         for attribute in ("deps", "implementation_deps", "runtime_deps"):
-            for used in strings(given.get(attribute, ast.Constant(None))):
-                if label := _absolute(used, package):
-                    yield Use(user, label, where)
+            for used in rule.attributes.get(attribute, ()):
+                if label := _absolute(used, _package_of(rule.label)):
+                    yield Use(rule.label, label, rule.where)
 
 
 _INCLUDE = re.compile(r'^[ \t]*#[ \t]*include\s*(?:"([^"]+)"|<([^>]+)>)', re.MULTILINE)
@@ -139,3 +153,37 @@ def core_reaches(uses, libraries=("caf_core", "caf_io", "capnp", "yaml", "boost_
                     seen.add(used)
                     chains.append([*chain, used])
     return found
+
+
+def _files(rule, attribute, known):
+    """Paths that an attribute names; glob patterns are matched against the known source files."""
+    package = _package_of(rule.label)
+    for name in rule.attributes.get(attribute, ()):
+        if name.startswith("//"):
+            yield name[2:].replace(":", "/")
+        elif "*" in name:
+            yield from fnmatch.filter(known, f"{package}/{name}")
+        else:
+            yield f"{package}/{name.lstrip(':')}"
+
+
+def undeclared_includes(build_files, sources):
+    """Includes of our own headers that no direct dependency provides. (Bazel itself accepts any header that some
+    dependency of a dependency brings.) Both arguments: path -> text."""
+    everything = [rule for path, text in build_files.items() for rule in rules(path, text) if rule.kind.startswith("cc_")]
+    provides = {}
+    for rule in everything:
+        headers = set(_files(rule, "hdrs", sources))
+        if rule.kind == "cc_capnp_library":
+            headers |= {f"{path}.h" for path in _files(rule, "srcs", sources)}
+        provides[rule.label] = headers
+    for rule in everything:
+        own = set(_files(rule, "srcs", sources)) | provides[rule.label]
+        labels = (_absolute(d, _package_of(rule.label)) for d in rule.attributes.get("deps", ()))
+        reachable = own.union(*(provides.get(label, ()) for label in labels))
+        for path in sorted(own & sources.keys()):
+            for match in _INCLUDE.finditer(sources[path]):
+                header = match.group(1)
+                if header and "/" in header and header not in reachable:
+                    owners = [label for label, headers in provides.items() if header in headers]
+                    yield f"{rule.where}: {rule.label}: {path} includes {header}: add {owners[0] if owners else 'a target for it'} to deps"

@@ -72,11 +72,28 @@ class BrokenExamplesTest(unittest.TestCase):
         self.assertEqual(layering.direct_violations(uses), [])
         self.assertEqual(layering.core_reaches(uses), ["//runtime/eval:host -> //helper:a -> //helper:b -> //third_party/sys:yaml"])
 
+    def test_an_include_without_a_direct_dependency_is_found(self):
+        build = {"runtime/base/BUILD": 'cc_library(name = "a", hdrs = ["a.h"])\n'
+                                       'cc_library(name = "b", hdrs = glob(["b*.h"]), deps = [":a"])',
+                 "tests/BUILD": 'cc_test(name = "t", srcs = ["t.cc"], deps = ["//runtime/base:b"])'}
+        source = {"runtime/base/a.h": "", "runtime/base/b.h": '#include "runtime/base/a.h"\n',
+                  "tests/t.cc": '#include <vector>\n#include "runtime/base/b.h"\n'}
+        self.assertEqual(list(layering.undeclared_includes(build, source)), [])
+        source["tests/t.cc"] += '#include "runtime/base/a.h"\n'
+        found = list(layering.undeclared_includes(build, source))
+        self.assertEqual(len(found), 1, found)
+        self.assertIn("tests/t.cc includes runtime/base/a.h: add //runtime/base:a to deps", found[0])
+
+    def test_a_header_generated_from_a_schema_belongs_to_its_library(self):
+        build = {"schema/BUILD": 'cc_capnp_library(name = "w", srcs = ["w.capnp"])\ncc_library(name = "c", srcs = ["c.cc"], deps = [":w"])'}
+        self.assertEqual(list(layering.undeclared_includes(build, {"schema/c.cc": '#include "schema/w.capnp.h"\n'})), [])
+
 
 class SourceTreeTest(unittest.TestCase):
     def setUp(self):
-        self.uses = uses_of(((p, sources.read(p)) for p in sources.files("BUILD")),
-                            ((p, sources.read(p)) for p in sources.files(".h", ".cc") if "/" in p))
+        self.build_files = {p: sources.read(p) for p in sources.files("BUILD")}
+        self.sources = {p: sources.read(p) for p in sources.files(".h", ".cc") if "/" in p}
+        self.uses = uses_of(self.build_files.items(), self.sources.items())
 
     def test_the_graph_was_read(self):
         self.assertIn(("//runtime/base:prng", "//runtime/base:check"), {(u.user, u.used) for u in self.uses})
@@ -88,6 +105,10 @@ class SourceTreeTest(unittest.TestCase):
 
     def test_the_core_reaches_no_framework(self):
         found = layering.core_reaches(self.uses)
+        self.assertFalse(found, "\n" + "\n".join(found))
+
+    def test_every_include_has_a_direct_dependency(self):
+        found = list(layering.undeclared_includes(self.build_files, self.sources))
         self.assertFalse(found, "\n" + "\n".join(found))
 
 
