@@ -15,6 +15,7 @@
 #include "runtime/model/batch_trace.h"
 #include "runtime/model/request.h"
 #include "runtime/model/snapshot.h"
+#include "runtime/perf/step_time_law.h"
 
 namespace foretoken {
 
@@ -53,8 +54,22 @@ struct Batch {
   std::vector<std::pair<RequestId, std::vector<uint32_t>>> new_blocks;  // only when SetRecordBlocks(true)
 };
 
+// One composed batch with its decodes implied, as in BatchTrace: what a host that keeps time needs.
+struct BatchSummary {
+  StepShape shape;
+  int32_t prefill_seqs = 0;
+  std::vector<BatchTrace::Chunk> chunks;  // prefill work, and whatever an admitted request computes; in scheduling order
+  std::vector<BatchTrace::Admission> admitted;
+  std::vector<RequestId> preempted;
+  std::vector<RequestId> skipped;  // as in BatchTrace, in running order
+  int32_t evicted = 0;
+  bool empty() const { return shape.prefill_tokens == 0 && shape.decode_seqs == 0; }
+};
+
 struct BatchResult {
-  std::vector<RequestId> sampled;  // got a token, in order
+  std::vector<RequestId> sampled;  // got a token, in order; left empty by UpdateSummary()
+  std::vector<RequestId> first_tokens;  // of these, whose first output token it was, in order
+  int64_t tokens = 0;                   // how many got a token
   std::vector<BatchTrace::Finish> finished;  // in order
   int64_t free_blocks_after = 0;
   int32_t running_after = 0;
@@ -74,6 +89,11 @@ class EngineCore {
   virtual const Batch& Schedule() = 0;
   // Applies the result of the oldest batch not yet updated.
   virtual const BatchResult& Update() = 0;
+  // The same decisions as Schedule() and Update() for a host that does not need them item by item; the calls may be mixed.
+  // Far cheaper where an implementation can tell what changes without touching every request (VllmCore). The summary is valid
+  // until the update of its batch. By default made from Schedule(), without `skipped`.
+  virtual const BatchSummary& ScheduleSummary();
+  virtual const BatchResult& UpdateSummary() { return Update(); }
   virtual int32_t batches_in_flight() const = 0;
   virtual int32_t running() const = 0;
   virtual int32_t waiting() const = 0;
@@ -86,9 +106,21 @@ class EngineCore {
   virtual Snapshot TakeSnapshot(bool exact) const = 0;
   // Checks the core's own invariants (free + held = usable, reference counts, queues); Error names the one that fails.
   virtual Status CheckInvariants() const = 0;
+
+ private:
+  std::vector<BatchSummary> summaries_;  // of the default ScheduleSummary()
 };
+
+// Adds up `batch`; everything but `skipped`.
+void Summarise(const Batch& batch, BatchSummary& summary);
 
 // Error: names the option that this kind does not model, or an impossible limit.
 Result<std::unique_ptr<EngineCore>> MakeEngineCore(const EngineConfig& config);
+
+// A core that continues as the one that `snapshot` (exact) was taken from. `requests` gives what a snapshot does not carry of
+// each request that it lists (limits, segments; output_tokens as far as known). Error: a request is missing, the snapshot is not
+// exact, or it contradicts itself or the configuration.
+Result<std::unique_ptr<EngineCore>> RestoreEngineCore(const EngineConfig& config, const Snapshot& snapshot,
+                                                      std::span<const EngineRequest> requests);
 
 }  // namespace foretoken

@@ -13,4 +13,10 @@ Result<std::unique_ptr<EngineCore>> MakeEngineCore(const EngineConfig& config) {
   return Error{"engine kind sglang: no core for it in this build; use vllm"};
 }
 
+Result<std::unique_ptr<EngineCore>> RestoreEngineCore(const EngineConfig& config, const Snapshot& snapshot,
+                                                      std::span<const EngineRequest> requests) {
+  if (config.kind != EngineKind::kVllm) return Error{"an engine is restored from a snapshot only with kind vllm"};
+  return VllmCore::Restore(config, snapshot, requests);
+}
+
 }  // namespace foretoken

@@ -36,10 +36,11 @@ struct ScheduledRequest {
   int64_t registered = 0;        // leading blocks with a hash
   bool has_registered = false;   // false: none yet since its admission (vLLM: no entry)
   int64_t private_from = 0;      // blocks from here on hold content that nobody else can name
-  // Steady decode (vllm_core.h): -1 outside.
-  int64_t joined = -1;           // index of the first steady batch with it
-  int64_t left = 0;              // index of the first steady batch without it, asynchronous only; INT64_MAX while in
-  int64_t finish_batch = 0;      // index of the steady batch whose update ends it
+  // Steady decode (vllm_core.h). While it lasts, computed, generated, placeholders, in_flight and registered are as of `joined`.
+  int64_t joined = -1;           // index of the first steady batch with it; -1: not steady
+  int64_t leaves_at = 0;         // index of the first steady batch without it (its last token is then in flight)
+  int64_t finishes_at = 0;       // index of the steady batch whose result ends it
+  bool left = false;
   uint64_t rank = 0;             // grows along the running list
   uint32_t generation = 0;       // of the slot
   Slot next = kNoSlot;
@@ -50,6 +51,8 @@ struct ScheduledRequest {
 
   int64_t known_tokens() const { return prompt + generated; }
   bool steady() const { return joined >= 0; }
+  // Others may look up what it will compute.
+  bool findable() const { return private_from == std::numeric_limits<int64_t>::max(); }
 };
 
 // A doubly linked queue through ScheduledRequest::next and prev; a request is in at most one.

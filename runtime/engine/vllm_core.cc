@@ -35,7 +35,10 @@ VllmCore::VllmCore(const EngineConfig& config)
       max_active_(config.max_num_active_seqs > 0 ? config.max_num_active_seqs : config.max_num_seqs),
       pool_(config.num_gpu_blocks, config.prefix_caching, config.free_list),
       last_prefill_(-config.prefill_schedule_interval),
-      ring_(kMaxInFlight) {}
+      ring_(kMaxInFlight),
+      crossings_(config.block_size + 1),
+      leavings_(config.block_size + 1),
+      endings_(config.block_size + 4) {}
 
 Result<std::unique_ptr<EngineCore>> VllmCore::Make(const EngineConfig& config) {
   if (Status s = ValidateLimits(config); !s.ok()) return s.error();
@@ -99,6 +102,11 @@ RequestQueue& VllmCore::QueueOf(Slot slot) {
 
 void VllmCore::End(Slot slot) {
   ScheduledRequest& r = slab_[slot];
+  if (r.steady()) {
+    DropSteady(slot);
+  } else if (r.status == RequestStatus::kRunning && !loose_stale_) {
+    loose_.erase(std::find(loose_.begin(), loose_.end(), slot));
+  }
   FreeBlocks(r);
   slab_.Remove(QueueOf(slot), slot);
   slab_.Release(slot);

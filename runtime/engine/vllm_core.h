@@ -17,6 +17,7 @@
 #include "runtime/engine/engine_core.h"
 #include "runtime/engine/kv_block_pool.h"
 #include "runtime/engine/scheduled_request.h"
+#include "runtime/engine/steady_calendar.h"
 
 namespace foretoken {
 
@@ -32,6 +33,8 @@ class VllmCore final : public EngineCore {
   bool HasRequests() const override;
   const Batch& Schedule() override;
   const BatchResult& Update() override;
+  const BatchSummary& ScheduleSummary() override;
+  const BatchResult& UpdateSummary() override;
   int32_t batches_in_flight() const override { return in_flight_; }
   int32_t running() const override { return running_.size; }
   int32_t waiting() const override { return waiting_.size + skipped_.size; }
@@ -49,6 +52,7 @@ class VllmCore final : public EngineCore {
     int32_t tokens = 0;
     int64_t computed = 0;
     int64_t first_new_block = 0;  // position in the request's blocks
+    uint64_t rank = 0;
     bool admission = false;
     bool prefill = false;
     bool samples = false;
@@ -56,7 +60,11 @@ class VllmCore final : public EngineCore {
   // A batch from Schedule() to Update().
   struct BatchInFlight {
     Batch batch;
-    std::vector<Item> items;  // of a steady batch: those that are not steady decodes
+    std::vector<Item> items;     // of a steady batch: those that are not steady decodes; in rank order
+    BatchSummary summary;        // by ScheduleSummary()
+    bool steady = false;
+    int64_t steady_index = 0;
+    int64_t steady_alive = 0;    // steady decodes in it whose request has not ended since
   };
 
   explicit VllmCore(const EngineConfig& config);
@@ -90,7 +98,38 @@ class VllmCore final : public EngineCore {
   void CommitItems(BatchInFlight& b);
   void Describe(BatchInFlight& b);
   void End(Slot slot);
-  void ApplyItem(const Item& item, BatchResult& result);
+  void ApplyItem(const Item& item);
+  void FinishSchedule(BatchInFlight& b);
+  void OpenResult();
+  void CloseBatch();
+
+  // --- steady decode (vllm_steady.cc)
+  int64_t SteadyUntil(const ScheduledRequest& r) const { return r.left ? r.leaves_at : steady_scheduled_; }
+  int64_t SteadyComputed(const ScheduledRequest& r) const { return r.computed + SteadyUntil(r) - r.joined; }
+  int64_t SteadyUpdated(const ScheduledRequest& r) const;
+  int64_t NextCrossing(const ScheduledRequest& r) const;
+  bool ScheduleSteady(BatchInFlight& b, int64_t threshold, int64_t& budget);
+  void RefreshLoose();
+  void JoinSteady(Slot slot);
+  void LeaveSteady(Slot slot);       // its last token is in flight
+  void MaterialiseSteady(ScheduledRequest& r);
+  void DropSteady(Slot slot);        // ends, or goes back to being stepped one by one
+  void NoteEvents(Slot slot, int64_t from, int64_t until);
+  bool PlanLoose(int64_t threshold, int64_t budget, int64_t& blocks);
+  void TakeLeavers();
+  void AllocateSteady(BatchInFlight& b);
+  void ListSteadyItems(BatchInFlight& b);
+  void Settle();
+  void FillSummary(BatchInFlight& b);
+  void ListSkipped(BatchInFlight& b);
+
+  // --- snapshots (vllm_snapshot.cc)
+  Snapshot::Request Progress(const ScheduledRequest& r) const;
+  std::vector<Slot> WaitingOrder() const;
+  Snapshot::RequestBlocks Detail(const ScheduledRequest& r, bool skipped) const;
+  Snapshot::Exact ExactState() const;
+  Status RestoreRequest(const Snapshot::RequestBlocks& d, const EngineRequest& q, const Snapshot::Request& progress, bool running);
+  Status RestoreInFlight(const Snapshot::Exact& e);
 
   static constexpr int32_t kMaxInFlight = 4;
 
@@ -117,9 +156,33 @@ class VllmCore final : public EngineCore {
   int32_t in_flight_ = 0;
   BatchResult result_;
   bool touched_prefill_ = false;  // the batch being composed holds prefill work
+  bool list_sampled_ = true;      // the update under way lists every request that got a token
+
+  // Steady decode. Counts of steady batches scheduled and updated; both only grow.
+  int64_t steady_scheduled_ = 0;
+  int64_t steady_updated_ = 0;
+  int64_t steady_members_ = 0;   // left ones included
+  int64_t steady_decodes_ = 0;   // members that the next batch gives a token
+  int64_t steady_kv_ = 0;        // sum of their computed tokens
+  int64_t steady_findable_ = 0;  // members whose new blocks others may look up
+  SteadyCalendar crossings_;     // needs a new block
+  SteadyCalendar leavings_;
+  SteadyCalendar endings_;
+  // Running requests that are not steady, in running order; rebuilt when it may be wrong.
+  std::vector<Slot> loose_;
+  bool loose_stale_ = true;
   // Scratch, kept for its capacity.
   std::vector<uint32_t> hits_;
   std::vector<Slot> skip_;
+  struct Work {
+    uint64_t rank = 0;
+    Slot slot = kNoSlot;
+    int64_t tokens = 0;  // 0: a steady decode
+  };
+  std::vector<Work> work_;
+  SteadyCalendar::Due passed_over_;
+  SteadyCalendar::Due ending_;
+  std::vector<Item> merged_;
 };
 
 }  // namespace foretoken

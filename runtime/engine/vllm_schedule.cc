@@ -32,6 +32,8 @@ VllmCore::BatchInFlight& VllmCore::OpenBatch() {
   b.batch.admitted.clear();
   b.batch.preempted.clear();
   b.batch.new_blocks.clear();
+  b.steady = false;
+  b.steady_alive = 0;
   pool_.TakeEvicted();
   touched_prefill_ = false;
   return b;
@@ -100,7 +102,7 @@ void VllmCore::ScheduleRunning(BatchInFlight& b, int64_t threshold, bool defer, 
       at = resume_at;
       continue;
     }
-    b.items.push_back({at, r.generation, static_cast<int32_t>(n), r.computed, held, false, false, false});
+    b.items.push_back({at, r.generation, static_cast<int32_t>(n), r.computed, held, r.rank, false, false, false});
     budget -= n;
     touched_prefill_ |= r.chunk;
     at = r.next;
@@ -128,9 +130,10 @@ bool VllmCore::AdmitHead(BatchInFlight& b, RequestQueue& queue, int64_t threshol
   r.rank = next_rank_++;
   if (!resumed) r.cached_at_admission = static_cast<int32_t>(cached);
   b.batch.admitted.push_back({r.id, static_cast<int32_t>(cached), resumed});
-  b.items.push_back({slot, r.generation, static_cast<int32_t>(n), cached, 0, true, false, false});
+  b.items.push_back({slot, r.generation, static_cast<int32_t>(n), cached, 0, r.rank, true, false, false});
   budget -= n;
   touched_prefill_ |= cached < r.known_tokens() - 1;
+  if (!loose_stale_) loose_.push_back(slot);
   return true;
 }
 
@@ -174,26 +177,32 @@ void VllmCore::Describe(BatchInFlight& b) {
   }
 }
 
+void VllmCore::FinishSchedule(BatchInFlight& b) {
+  if (b.steady || !b.items.empty()) ++executed_;
+  if (touched_prefill_) last_prefill_ = executed_;
+  CommitItems(b);
+  finish_pending_ = false;
+  b.batch.evicted = pool_.TakeEvicted();
+}
+
 const Batch& VllmCore::Schedule() {
+  if (steady_members_ > 0) Settle();
   BatchInFlight& b = OpenBatch();
   const int64_t threshold = PrefillThreshold();
   const bool defer = DeferPrefills();
   int64_t budget = config_.max_num_batched_tokens;
+  loose_stale_ = true;
   ScheduleRunning(b, threshold, defer, budget);
   if (b.batch.preempted.empty()) AdmitWaiting(b, threshold, defer, budget);
-  if (!b.items.empty()) ++executed_;
-  if (touched_prefill_) last_prefill_ = executed_;
-  CommitItems(b);
+  FinishSchedule(b);
   Describe(b);
-  finish_pending_ = false;
-  b.batch.evicted = pool_.TakeEvicted();
   b.batch.free_blocks_after = pool_.free();
   b.batch.running_after = running_.size;
   b.batch.waiting_after = waiting();
   return b.batch;
 }
 
-void VllmCore::ApplyItem(const Item& item, BatchResult& result) {
+void VllmCore::ApplyItem(const Item& item) {
   ScheduledRequest& r = slab_[item.slot];
   if (r.generation != item.generation) return;  // ended or aborted meanwhile
   r.in_flight -= item.tokens;
@@ -203,24 +212,41 @@ void VllmCore::ApplyItem(const Item& item, BatchResult& result) {
   ++r.generated;
   if (config_.async_scheduling) {
     if (!stale) --r.placeholders;
-    if (r.status == RequestStatus::kRunning) CacheUpTo(r, r.computed - r.placeholders);
+    // A steady request registers what it fills by its own events.
+    if (r.status == RequestStatus::kRunning && !r.steady()) CacheUpTo(r, r.computed - r.placeholders);
   }
-  result.sampled.push_back(r.id);
+  ++result_.tokens;
+  if (list_sampled_) result_.sampled.push_back(r.id);
+  if (r.generated == 1) result_.first_tokens.push_back(r.id);
   if (r.generated < r.ends_at) return;
-  result.finished.push_back({r.id, r.ends_by_eos ? FinishReason::kStop : FinishReason::kLength, static_cast<int32_t>(r.generated)});
+  result_.finished.push_back({r.id, r.ends_by_eos ? FinishReason::kStop : FinishReason::kLength, static_cast<int32_t>(r.generated)});
   End(item.slot);
 }
 
-const BatchResult& VllmCore::Update() {
+void VllmCore::OpenResult() {
   FT_CHECK(in_flight_ > 0);
   result_.sampled.clear();
+  result_.first_tokens.clear();
   result_.finished.clear();
-  for (const Item& item : InFlightAt(0).items) ApplyItem(item, result_);
+  result_.tokens = 0;
+}
+
+void VllmCore::CloseBatch() {
+  const BatchInFlight& b = InFlightAt(0);
+  if (b.steady) steady_updated_ = b.steady_index + 1;
   first_ = (first_ + 1) % kMaxInFlight;
   --in_flight_;
   result_.free_blocks_after = pool_.free();
   result_.running_after = running_.size;
   result_.waiting_after = waiting();
+}
+
+const BatchResult& VllmCore::Update() {
+  if (steady_members_ > 0) Settle();
+  OpenResult();
+  list_sampled_ = true;
+  for (const Item& item : InFlightAt(0).items) ApplyItem(item);
+  CloseBatch();
   return result_;
 }
 
