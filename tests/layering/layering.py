@@ -180,8 +180,9 @@ def undeclared_includes(build_files, sources):
     for rule in everything:
         own = set(_files(rule, "srcs", sources)) | provides[rule.label]
         labels = (_absolute(d, _package_of(rule.label)) for d in rule.attributes.get("deps", ()))
-        reachable = own.union(*(provides.get(label, ()) for label in labels))
-        for path in sorted(own & sources.keys()):
+        direct = set().union(*(provides.get(label, ()) for label in labels))
+        reachable = own | direct
+        for path in sorted((own & sources.keys()) - direct):  # a header that a dependency provides too is its business
             for match in _INCLUDE.finditer(sources[path]):
                 header = match.group(1)
                 if header and "/" in header and header not in reachable:
