@@ -101,15 +101,18 @@ class SourceTreeTest(unittest.TestCase):
 
     def test_no_use_breaks_the_layers(self):
         found = layering.direct_violations(self.uses)
-        self.assertFalse(found, "\n" + "\n".join(found))
+        if found:
+            self.fail("\n" + "\n".join(found))
 
     def test_the_core_reaches_no_framework(self):
         found = layering.core_reaches(self.uses)
-        self.assertFalse(found, "\n" + "\n".join(found))
+        if found:
+            self.fail("\n" + "\n".join(found))
 
     def test_every_include_has_a_direct_dependency(self):
         found = list(layering.undeclared_includes(self.build_files, self.sources))
-        self.assertFalse(found, "\n" + "\n".join(found))
+        if found:
+            self.fail("\n" + "\n".join(found))
 
 
 if __name__ == "__main__":

@@ -28,7 +28,8 @@ class FormatTest(unittest.TestCase):
 
     def test_every_source_is_formatted(self):
         bad = badly_formatted(sources.files(".h", ".cc"), sources.ROOT)
-        self.assertFalse(bad, f"\nclang-format -i {' '.join(bad)}")
+        if bad:
+            self.fail(f"not formatted; to mend: clang-format -i {' '.join(bad)}")
 
 
 if __name__ == "__main__":
