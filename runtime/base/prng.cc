@@ -46,7 +46,8 @@ uint64_t Prng::Below(uint64_t n) {
 
 int64_t Prng::Between(int64_t lo, int64_t hi) {
   FT_CHECK(lo <= hi);
-  return lo + static_cast<int64_t>(Below(static_cast<uint64_t>(hi - lo) + 1));
+  const uint64_t numbers = static_cast<uint64_t>(hi) - static_cast<uint64_t>(lo) + 1;  // unsigned: the span may pass 2^63
+  return static_cast<int64_t>(static_cast<uint64_t>(lo) + (numbers == 0 ? Next() : Below(numbers)));
 }
 
 double Prng::Exponential(double mean) { return -mean * std::log(1.0 - Unit()); }

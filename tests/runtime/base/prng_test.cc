@@ -95,7 +95,11 @@ TEST(PrngTest, BelowAndBetweenStayInRangeAndReachBothEnds) {
     EXPECT_EQ(*between.rbegin(), 3);
     EXPECT_EQ(prng.Below(1), 0u);
     EXPECT_EQ(prng.Between(5, 5), 5);
-    (void)prng.Between(INT64_MIN, INT64_MAX - 1);
+    int negative = 0;
+    for (int i = 0; i < 100; ++i) negative += prng.Between(INT64_MIN, INT64_MAX) < 0;
+    EXPECT_GT(negative, 20) << "the widest range";
+    EXPECT_LT(negative, 80) << "the widest range";
+    EXPECT_LE(prng.Between(INT64_MIN, INT64_MIN + 1), INT64_MIN + 1);
   }
 }
 
