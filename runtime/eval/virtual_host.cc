@@ -15,7 +15,7 @@ bool NamesOutputs(const Trace& trace) {
   const uint64_t n = trace.requests.size();
   for (const TraceRequest& r : trace.requests)
     for (const PromptSegment& s : r.meta.segments)
-      if (s.content % 2 == 1 && (s.content - 1) / 2 < n) return true;
+      if (s.content % 2 == 1 && (s.content - 1) / 2 - 1 < n) return true;
   return false;
 }
 
@@ -30,6 +30,26 @@ int64_t SizeOf(const StreamMessage& m) {
   }
   return kFixed + kPerRequest * static_cast<int64_t>(named);
 }
+
+// Waits for the end of one request in a forked engine.
+class EndOf final : public EngineSink {
+ public:
+  explicit EndOf(RequestId request) : request_(request) {}
+  void OnStep(const BatchTrace&) override {}
+  void OnFirstToken(RequestId, Instant) override {}
+  void OnFinished(RequestId request, const BatchTrace::Finish&, Instant at) override {
+    if (request == request_) at_ = at;
+  }
+  void OnRejected(RequestId request, OutcomeReason, Instant) override { refused_ |= request == request_; }
+
+  bool open() const { return at_ == Instant::Max() && !refused_; }
+  Instant at() const { return at_; }  // Instant::Max(): it never ended there
+
+ private:
+  RequestId request_;
+  bool refused_ = false;
+  Instant at_ = Instant::Max();
+};
 
 class VirtualHost final : private SchedulerEffects, private InstanceEffects, private SimulatorEffects {
  public:
@@ -75,8 +95,11 @@ class VirtualHost final : private SchedulerEffects, private InstanceEffects, pri
   void Drain();
   void ApplyOutcomes();
   void Apply(const Outcome& outcome);
+  void MeasureRegret(const DecisionRecord& d);
   EngineRequest ForEngine(const TraceRequest& r) const;
-  RequestRecord& record(RequestId request) { return result_.requests[request.value()]; }
+  static size_t IndexOf(RequestId request) { return request.value() - 1; }  // a trace numbers its requests from 1
+  const TraceRequest& traced(RequestId request) const { return trace_.requests[IndexOf(request)]; }
+  RunRequest& record(RequestId request) { return result_.requests[IndexOf(request)]; }
   void Collect();
 
   const RunOptions& options_;
@@ -154,7 +177,7 @@ Status VirtualHost::Build() {
   if (!links.ok()) return links;
   const PolicyNeeds needs = schedulers_.front()->needs();
   mirrors_ = needs >= PolicyNeeds::kPredictions || options_.level != SyncLevel::kNone;
-  advance_all_ = needs != PolicyNeeds::kNothing || faults_;
+  advance_all_ = needs != PolicyNeeds::kNothing || faults_ || options_.truth_sample > 0;
   for (uint32_t k = 0; k < options_.instances.size(); ++k) {
     const RunOptions::Instance& i = options_.instances[k];
     InstanceCore::Options o;
@@ -194,7 +217,7 @@ RunResult VirtualHost::Run() {
   result_.requests.resize(n);
   for (size_t k = 0; k < n; ++k) {
     const TraceRequest& r = trace_.requests[k];
-    FT_CHECK(r.meta.id == RequestId(k));  // a trace numbers its requests
+    FT_CHECK(IndexOf(r.meta.id) == k);
     result_.requests[k].arrival = r.meta.arrival;
     now_ = r.meta.arrival;
     RestartsUntil(now_);
@@ -291,7 +314,7 @@ void VirtualHost::ApplyOutcomes() {
 }
 
 void VirtualHost::Apply(const Outcome& o) {
-  RequestRecord& r = record(o.request);
+  RunRequest& r = record(o.request);
   now_ = o.at;
   result_.end = std::max(result_.end, o.at);
   if (o.kind == Outcome::kFirstToken) {
@@ -302,7 +325,7 @@ void VirtualHost::Apply(const Outcome& o) {
   if (o.kind == Outcome::kFailed) {
     r.first_token = Instant::Max();  // nothing was kept of a failed attempt
     deciding_ = &SchedulerOf(o.request);
-    deciding_->OnEngineFailure(trace_.requests[o.request.value()].meta, o.reason, o.at, *this);
+    deciding_->OnEngineFailure(traced(o.request).meta, o.reason, o.at, *this);
     return;
   }
   if (r.outcome != OutcomeKind::kLost) {
@@ -350,14 +373,14 @@ EngineRequest VirtualHost::ForEngine(const TraceRequest& r) const {
 }
 
 void VirtualHost::Dispatch(InstanceId instance, const RequestMeta& request) {
-  RequestRecord& r = record(request.id);
+  RunRequest& r = record(request.id);
   r.instance = instance;
   ++r.assignments;
-  instances_[instance.value()]->OnDispatch(ForEngine(trace_.requests[request.id.value()]), now_, *this);
+  instances_[instance.value()]->OnDispatch(ForEngine(traced(request.id)), now_, *this);
 }
 
 void VirtualHost::Reject(RequestId request, OutcomeReason reason) {
-  RequestRecord& r = record(request);
+  RunRequest& r = record(request);
   if (r.outcome != OutcomeKind::kLost) {
     ++result_.duplicated;
     return;
@@ -368,7 +391,7 @@ void VirtualHost::Reject(RequestId request, OutcomeReason reason) {
 }
 
 void VirtualHost::Decided(const DecisionRecord& d) {
-  RequestRecord& r = record(d.request);
+  RunRequest& r = record(d.request);
   r.decided = d.at;
   r.predicted = d.predicted;
   if (d.predicted) {
@@ -379,7 +402,32 @@ void VirtualHost::Decided(const DecisionRecord& d) {
     r.predictor = d.predictor;
     r.stale = d.prediction.stale;
   }
+  if (options_.truth_sample > 0 && UnitFrom(Mix64(options_.scheduler.seed ^ 0x7247, d.request.value())) < options_.truth_sample)
+    MeasureRegret(d);
   if (observer_ != nullptr) observer_->OnDecision(d);
+}
+
+// True outcomes by forking every engine and running this request there, with what is there now and no later arrival.
+void VirtualHost::MeasureRegret(const DecisionRecord& d) {
+  double best = std::numeric_limits<double>::infinity(), chosen = best;
+  InstanceId best_at;
+  const EngineRequest request = ForEngine(traced(d.request));
+  for (uint32_t k = 0; k < instances_.size(); ++k) {
+    if (!instances_[k]->up(now_)) continue;
+    const std::unique_ptr<EmulatedEngine> fork = instances_[k]->engine().Clone();
+    EndOf end(d.request);
+    fork->Submit(request, now_);
+    fork->RunUntil(now_, end);
+    while (end.open() && fork->NextEvent() != Instant::Max()) fork->RunUntil(fork->NextEvent(), end);
+    if (end.at() == Instant::Max()) continue;
+    const double e2e = (end.at() - now_).seconds();
+    if (InstanceId(k) == d.instance) chosen = e2e;
+    if (e2e < best) best = e2e, best_at = InstanceId(k);
+  }
+  if (!(chosen < std::numeric_limits<double>::infinity())) return;  // the chosen one refuses it: a failure, counted as such
+  result_.agree_at_one.Add(best_at == d.instance || chosen == best);
+  ++result_.regret_questions;
+  result_.regret_seconds += chosen - best;
 }
 
 void VirtualHost::Send(StreamMessage& message, Instant at) {

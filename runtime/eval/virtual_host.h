@@ -13,6 +13,7 @@
 #include "runtime/base/units.h"
 #include "runtime/fault/fault_plan.h"
 #include "runtime/fault/link.h"
+#include "runtime/metrics/rank_agreement.h"
 #include "runtime/model/request.h"
 #include "runtime/predict/predictor.h"
 #include "runtime/predict/simulator_core.h"
@@ -43,6 +44,9 @@ struct RunOptions {
   Duration stale_after = Duration::Millis(500);
   Duration dead_after = Duration::Seconds(2);
   Duration confirm_timeout = Duration::Seconds(5);
+  // Share of decisions for which the emulated engines are forked and the request is run on every candidate, so that the choice
+  // can be compared with the best one (costs milliseconds each). 0: none.
+  double truth_sample = 0;
   // The end of a request is an end-of-sequence token that the engine cannot foresee.
   bool stop_at_eos = false;
   // Composition: which predictor and which estimator. Called once per instance, and once per SCHEDULER for the estimator.
@@ -51,7 +55,7 @@ struct RunOptions {
 };
 
 // One request's way through the run. Instants that did not come are Instant::Max().
-struct RequestRecord {
+struct RunRequest {
   Instant arrival;
   Instant first_token = Instant::Max();
   Instant finish = Instant::Max();
@@ -68,7 +72,7 @@ struct RequestRecord {
 };
 
 struct RunResult {
-  std::vector<RequestRecord> requests;  // in trace order
+  std::vector<RunRequest> requests;  // in trace order
   uint64_t steps = 0;
   uint64_t preemptions = 0;
   uint64_t output_tokens = 0;
@@ -79,6 +83,10 @@ struct RunResult {
   SequencerCounters sync;
   DriftCounters drift;
   LinkCounters links;
+  // Of the decisions sampled for it (RunOptions::truth_sample): did the choice equal the best by true outcome, and what did it lose?
+  AgreeAtOne agree_at_one;
+  uint64_t regret_questions = 0;
+  double regret_seconds = 0;  // sum of chosen - best true E2E
   std::vector<std::string> instance_names;
 };
 
@@ -90,7 +98,7 @@ class RunObserver {
   virtual void OnProgress(size_t arrived, size_t total) = 0;
 };
 
-// `observer` may be null. Error: what in the options cannot be run.
+// The trace's requests are numbered 1, 2, ... in order. `observer` may be null. Error: what in the options cannot be run.
 Result<RunResult> RunVirtual(const RunOptions& options, const Trace& trace, RunObserver* observer);
 
 }  // namespace foretoken
