@@ -34,8 +34,8 @@ struct ConfigErrors {
 template <class T>
 class [[nodiscard]] ConfigResult {
  public:
-  ConfigResult(T value) : v_(std::in_place_index<0>, std::move(value)) {}                  // NOLINT: implicit on purpose
-  ConfigResult(ConfigErrors errors) : v_(std::in_place_index<1>, std::move(errors)) {}     // NOLINT: implicit on purpose
+  ConfigResult(T value) : v_(std::in_place_index<0>, std::move(value)) {}               // NOLINT: implicit on purpose
+  ConfigResult(ConfigErrors errors) : v_(std::in_place_index<1>, std::move(errors)) {}  // NOLINT: implicit on purpose
 
   bool ok() const { return v_.index() == 0; }
   const T& value() const& {

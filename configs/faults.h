@@ -3,6 +3,7 @@
 
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "configs/config_error.h"
 #include "runtime/fault/fault_plan.h"
@@ -11,5 +12,8 @@ namespace foretoken {
 
 ConfigResult<FaultPlan> ParseFaultPlan(std::string_view text, std::string_view file_name);
 ConfigResult<FaultPlan> LoadFaultPlan(const std::string& path);
+
+// One sentence per pattern of the plan that names no instance: such a rule would silently do nothing.
+std::vector<std::string> UnmatchedPatterns(const FaultPlan& plan, const std::vector<std::string>& instance_names);
 
 }  // namespace foretoken

@@ -13,12 +13,12 @@ namespace foretoken {
 
 // `overrides`: "path=value" each, as given to --set, applied in order before reading and checked as strictly as the file:
 // "scheduler.policy=lmetric", "pools[0].instances[h100].count=4" (a list's element by index, or by its id or name).
-// `base_dir`: the folder that relative paths in the text start from.
+// `base_dir`: the folder that relative paths in the text start from, then its parent (topologies/x.yaml may say tables/y.csv);
+// those in an override start from the current folder first.
 ConfigResult<Topology> ParseTopology(std::string_view text, std::string_view file_name,
-                                     const std::vector<std::string>& overrides,
-                                     const std::string& base_dir);
+                                     const std::vector<std::string>& overrides, const std::string& base_dir);
 
-// As ParseTopology on a file; base_dir is its folder, then that folder's parent (so that topologies/x.yaml may say tables/y.csv).
+// As ParseTopology on a file; base_dir is its folder.
 ConfigResult<Topology> LoadTopology(const std::string& path, const std::vector<std::string>& overrides = {});
 
 }  // namespace foretoken

@@ -56,16 +56,16 @@ struct ClockSkew {
 };
 
 struct LinkFaults {
-  DelayLaw delay;                     // every message's way
-  double reorder_probability = 0;     // a message takes reorder_delay on top, and later ones may pass it
+  DelayLaw delay;                  // every message's way
+  double reorder_probability = 0;  // a message takes reorder_delay on top, and later ones may pass it
   DelayLaw reorder_delay;
-  double duplicate_probability = 0;   // a second copy, whose way takes its own draw of `delay`, and duplicate_delay on top
+  double duplicate_probability = 0;  // a second copy, whose way takes its own draw of `delay`, and duplicate_delay on top
   DelayLaw duplicate_delay;
   double drop_probability = 0;
   std::optional<BurstLoss> burst_loss;
   std::vector<PartitionWindow> partitions;
-  int64_t bytes_per_second = 0;       // 0: no limit; else messages queue for the wire
-  bool in_order = false;              // as over one TCP connection: nothing passes what was sent before it
+  int64_t bytes_per_second = 0;  // 0: no limit; else messages queue for the wire
+  bool in_order = false;         // as over one TCP connection: nothing passes what was sent before it
   ClockSkew clock;
   bool operator==(const LinkFaults&) const = default;
 };

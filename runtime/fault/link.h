@@ -35,7 +35,7 @@ struct LinkCounters {
   uint64_t burst_lost = 0;   // by burst_loss
   uint64_t partitioned = 0;  // sent while a partition lasted
   uint64_t duplicated = 0;
-  uint64_t held_back = 0;    // took reorder_delay
+  uint64_t held_back = 0;  // took reorder_delay
 };
 
 // Sums over links.
@@ -72,9 +72,9 @@ class Link {
 
   LinkFaults faults_;
   Prng prng_;
-  bool burst_ = false;   // Gilbert-Elliott's bad state
-  Instant wire_free_;    // the wire is busy until then
-  Instant last_at_;      // latest arrival so far (in_order)
+  bool burst_ = false;  // Gilbert-Elliott's bad state
+  Instant wire_free_;   // the wire is busy until then
+  Instant last_at_;     // latest arrival so far (in_order)
   LinkCounters counters_;
 };
 
