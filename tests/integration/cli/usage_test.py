@@ -35,6 +35,12 @@ class UsageTest(unittest.TestCase):
         for name, description in commands_of():
             self.assertGreater(len(description), 10, name)
 
+    def test_the_readme_lists_exactly_these_commands(self):
+        with open("README.md") as readme:
+            section = readme.read().partition("\n## Commands\n")[2].partition("\n## ")[0]
+        listed = re.findall(r"^\| `(\S+)", section, re.MULTILINE)
+        self.assertEqual(sorted(listed), sorted(["test", *(name for name, _ in commands_of())]))  # `test` is the script's own
+
     def test_every_command_has_help_with_an_example(self):
         for command in leaves():
             with self.subTest(command=" ".join(command)):
