@@ -9,7 +9,7 @@ class App;
 
 namespace foretoken {
 
-// The program's exit codes; docs/operations.md explains them to users.
+// The program's exit codes.
 inline constexpr int kExitOk = 0;
 inline constexpr int kExitFailed = 1;
 inline constexpr int kExitUsage = 2;  // and bad input
