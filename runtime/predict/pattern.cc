@@ -1,0 +1,349 @@
+#include "runtime/predict/pattern.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace foretoken {
+namespace {
+
+// Pieces into which a request's own decode is cut, the pattern held within each.
+constexpr int kOwnPieces = 12;
+
+}  // namespace
+
+PatternPredictor::PatternPredictor(InstanceProfile profile, const LengthEstimator* lengths, bool reuse)
+    : profile_(std::move(profile)), lengths_(lengths), reuse_(reuse) {
+  total_blocks_ = free_blocks_ = profile_.limits.num_gpu_blocks - 1;
+}
+
+void PatternPredictor::Discard(uint64_t& reason) {
+  if (end_valid_) ++reason;
+  end_valid_ = false;
+}
+
+void PatternPredictor::OnEnqueue(const Reservation& r, Instant) {
+  const Known k{static_cast<int32_t>(std::max<int64_t>(1, r.prompt_tokens)),
+                static_cast<int32_t>(std::clamp<int64_t>(r.expected_output, 1, 1 << 30)), -1};
+  if (!known_.Insert(r.request.value(), k)) return;
+  ++waiting_;
+  waiting_tokens_ += k.prompt;
+  waiting_expected_ += k.expected;
+  if (!end_valid_) return;
+  ++counters_.extended;
+  AdvanceOver(end_, k.prompt, k.expected);
+}
+
+void PatternPredictor::Forget(RequestId request) {
+  const Known* k = known_.Find(request.value());
+  if (k == nullptr) return;
+  if (k->started < 0) {
+    waiting_ = std::max(0, waiting_ - 1);
+    waiting_tokens_ = std::max<int64_t>(0, waiting_tokens_ - k->prompt);
+    waiting_expected_ = std::max<int64_t>(0, waiting_expected_ - k->expected);
+  } else {
+    running_ = std::max(0, running_ - 1);
+    const int64_t generated = step_ - k->started + 1;
+    remaining_ = std::max<int64_t>(running_, remaining_ - std::max<int64_t>(0, k->expected - generated));
+    kv_tokens_ = std::max<int64_t>(0, kv_tokens_ - k->prompt - generated);
+  }
+  known_.Erase(request.value());
+}
+
+void PatternPredictor::OnGone(RequestId request, Instant) {
+  if (known_.Find(request.value()) == nullptr) return;
+  Discard(counters_.by_gone);
+  Forget(request);
+}
+
+void PatternPredictor::OnStep(const BatchTrace& trace) {
+  if (end_valid_) {
+    if (!trace.finished.empty() || !trace.preempted.empty() || !trace.cancelled.empty()) {
+      Discard(counters_.by_finish);
+    } else if (trace.prefill_tokens != 0 || !trace.admitted.empty() || trace.decode_seqs != decode_len_ || prefill_len_ != 0) {
+      Discard(counters_.by_pattern);
+    } else {
+      end_.ns -= StepNanos(0, 0, trace.decode_seqs, static_cast<double>(kv_tokens_ + running_));
+    }
+  }
+  prefill_len_ = trace.prefill_tokens;
+  decode_len_ = trace.decode_seqs;
+  clock_ns_ = trace.end().nanos();
+  ++step_;
+  remaining_ = std::max<int64_t>(running_, remaining_ - trace.decode_seqs);
+  kv_tokens_ += trace.decode_seqs;
+  for (RequestId id : trace.cancelled) Forget(id);
+  for (const BatchTrace::Admission& a : trace.admitted) waiting_tokens_ = std::max<int64_t>(0, waiting_tokens_ - a.cached);
+  for (const BatchTrace::Chunk& c : trace.chunks) {
+    waiting_tokens_ = std::max<int64_t>(0, waiting_tokens_ - c.tokens);
+    if (!c.samples) continue;
+    Known* k = known_.Find(c.request.value());
+    if (k == nullptr) {
+      known_.Insert(c.request.value(), {c.computed + c.tokens, 1, -1});
+      k = known_.Find(c.request.value());
+    } else if (k->started < 0) {
+      waiting_ = std::max(0, waiting_ - 1);
+      waiting_expected_ = std::max<int64_t>(0, waiting_expected_ - k->expected);
+    }
+    k->started = step_;
+    ++running_;
+    remaining_ += std::max(1, k->expected - 1);
+    kv_tokens_ += k->prompt + 1;
+  }
+  // A preempted request computes its context again.
+  for (RequestId id : trace.preempted) {
+    Known* k = known_.Find(id.value());
+    if (k == nullptr || k->started < 0) continue;
+    const int32_t generated = step_ - k->started;
+    running_ = std::max(0, running_ - 1);
+    remaining_ = std::max<int64_t>(running_, remaining_ - std::max(0, k->expected - generated));
+    kv_tokens_ = std::max<int64_t>(0, kv_tokens_ - k->prompt - generated);
+    k->prompt += generated;
+    k->expected = std::max(1, k->expected - generated);
+    k->started = -1;
+    ++waiting_;
+    waiting_tokens_ += k->prompt;
+    waiting_expected_ += k->expected;
+  }
+  for (const BatchTrace::Finish& f : trace.finished) Forget(f.request);
+  if (waiting_ == 0) waiting_tokens_ = waiting_expected_ = 0;
+  if (running_ == 0) remaining_ = kv_tokens_ = 0;
+  if (trace.decode_kv_tokens > 0 && trace.finished.empty() && trace.chunks.empty()) kv_tokens_ = trace.decode_kv_tokens;
+  if (trace.total_blocks > 0) {
+    total_blocks_ = trace.total_blocks;
+    free_blocks_ = trace.free_blocks;
+  }
+}
+
+void PatternPredictor::OnAggregate(const AggregateState& state, const BatchTrace* step) {
+  Discard(counters_.by_aggregate);
+  clock_ns_ = state.as_of.nanos();
+  const double prompt = waiting_ > 0 ? static_cast<double>(waiting_tokens_) / waiting_ : 0;
+  const double left = running_ > 0 ? static_cast<double>(remaining_) / running_ : 0;
+  if (step != nullptr) {
+    prefill_len_ = step->prefill_tokens;
+    decode_len_ = step->decode_seqs;
+    clock_ns_ = step->end().nanos();
+    ++step_;
+    kv_tokens_ = step->decode_kv_tokens;
+  }
+  if (waiting_ > 0) {
+    waiting_tokens_ = static_cast<int64_t>(prompt * state.waiting);
+    waiting_expected_ = waiting_expected_ / waiting_ * state.waiting;
+    waiting_ = state.waiting;
+  }
+  if (running_ > 0 && state.running > 0) remaining_ = static_cast<int64_t>(left * state.running);
+  running_ = state.running;
+  remaining_ = std::max<int64_t>(remaining_, running_);
+  if (state.total_blocks > 0) {
+    total_blocks_ = state.total_blocks;
+    free_blocks_ = state.free_blocks;
+    if (step == nullptr) kv_tokens_ = (total_blocks_ - free_blocks_) * profile_.limits.block_size;
+  }
+}
+
+void PatternPredictor::OnSnapshot(const Snapshot& s, Instant as_of, const std::vector<Reservation>& reservations) {
+  Discard(counters_.by_snapshot);
+  IdMap<Known> before = std::move(known_);
+  known_ = IdMap<Known>();
+  waiting_ = running_ = prefill_len_ = 0;
+  waiting_tokens_ = waiting_expected_ = remaining_ = kv_tokens_ = 0;
+  clock_ns_ = as_of.nanos();
+  const auto recall = [&](RequestId id, int32_t prompt, int32_t generated) {
+    int64_t expected = generated + 1;
+    if (const Known* k = before.Find(id.value())) expected = k->expected;
+    for (const Reservation& r : reservations) {
+      if (r.request == id) expected = r.expected_output;
+    }
+    return Known{prompt, static_cast<int32_t>(std::max<int64_t>(expected, generated + 1)), -1};
+  };
+  const auto add_waiting = [&](RequestId id, Known k, int64_t computed) {
+    if (!known_.Insert(id.value(), k)) return;
+    ++waiting_;
+    waiting_tokens_ += std::max<int64_t>(0, k.prompt - computed);
+    waiting_expected_ += k.expected;
+  };
+  for (const Snapshot::Request& r : s.running) {
+    Known k = recall(r.request, r.prompt_tokens, r.generated_tokens);
+    if (r.generated_tokens == 0) {
+      add_waiting(r.request, k, r.computed_tokens);
+      continue;
+    }
+    k.started = step_ - r.generated_tokens + 1;
+    known_.Insert(r.request.value(), k);
+    ++running_;
+    remaining_ += k.expected - r.generated_tokens;
+    kv_tokens_ += r.prompt_tokens + r.generated_tokens;
+  }
+  for (const Snapshot::Request& r : s.waiting) {
+    add_waiting(r.request, recall(r.request, r.prompt_tokens, r.generated_tokens), 0);
+  }
+  for (const Reservation& r : reservations) {
+    add_waiting(r.request, recall(r.request, static_cast<int32_t>(r.prompt_tokens), 0), 0);
+  }
+  decode_len_ = running_;
+  if (s.total_blocks > 0) {
+    total_blocks_ = s.total_blocks;
+    free_blocks_ = s.free_blocks;
+  }
+}
+
+double PatternPredictor::StepNanos(double prefill, double ctx, double decodes, double kv) const {
+  StepShape shape;
+  shape.prefill_tokens = static_cast<int64_t>(prefill + 0.5);
+  shape.prefill_ctx = static_cast<int64_t>(ctx + 0.5);
+  shape.decode_seqs = static_cast<int64_t>(decodes + 0.5);
+  shape.decode_kv_tokens = std::max(static_cast<int64_t>(kv + 0.5), shape.decode_seqs);
+  if (shape.decode_seqs == 0) shape.decode_kv_tokens = 0;
+  return profile_.step_time.NanosOf(shape);
+}
+
+double PatternPredictor::CapacityTokens() const { return static_cast<double>(total_blocks_ * profile_.limits.block_size); }
+
+PatternPredictor::Point PatternPredictor::Start() const {
+  Point p;
+  p.running = running_;
+  p.remaining = running_ > 0 ? std::max(1.0, static_cast<double>(remaining_) / running_) : 1.0;
+  p.kv_tokens = static_cast<double>(kv_tokens_ + running_);
+  return p;
+}
+
+// Decode steps with the present pattern: the running end one by one, their remaining outputs spread evenly over twice the mean.
+void PatternPredictor::Decode(Point& p, double steps) const {
+  if (p.running < 0.5 || steps <= 0) return;
+  const double n = p.running;
+  const double share = std::min(1.0, steps / std::max(1.0, 2 * p.remaining));
+  const double left = n * (1 - share);
+  const double kv_mean = p.kv_tokens * (1 - share / 2) + 0.5 * steps * n * (1 - share / 2);
+  p.ns += steps * StepNanos(0, 0, std::max(1.0, n - 0.5 * (n - left)), kv_mean);
+  p.kv_tokens = (p.kv_tokens + steps * n) * (1 - share);
+  p.running = left;
+  p.remaining = std::max(1.0, p.remaining * (1 - share));
+}
+
+void PatternPredictor::CloseStep(Point& p) const {
+  if (p.open_tokens <= 0) return;
+  p.ns += StepNanos(p.open_tokens, 0, std::max(0.0, p.running), p.kv_tokens);
+  p.kv_tokens += p.running;
+  p.remaining = std::max(1.0, p.remaining - 1);
+  p.open_tokens = 0;
+}
+
+void PatternPredictor::WaitForPlace(Point& p, double prompt) const {
+  const double most = profile_.limits.max_num_seqs;
+  const double capacity = CapacityTokens();
+  for (int tries = 0; tries < 64 && p.running >= 1; ++tries) {
+    const bool seqs = p.running + 1 <= most + 0.01;
+    const bool kv = p.kv_tokens + p.open_tokens + prompt <= capacity;
+    if (seqs && kv) return;
+    CloseStep(p);
+    // The next one ends after this many steps.
+    Decode(p, std::max(1.0, 2 * p.remaining / p.running));
+  }
+}
+
+void PatternPredictor::AdvanceOver(Point& p, double prompt, double expected) const {
+  WaitForPlace(p, prompt);
+  const double budget = std::max(1.0, profile_.limits.max_num_batched_tokens - p.running);
+  double left = prompt;
+  while (left > budget - p.open_tokens) {
+    left -= budget - p.open_tokens;
+    p.open_tokens = budget;
+    CloseStep(p);
+  }
+  p.open_tokens += left;
+  // It decodes from the next step on, with its whole output ahead.
+  p.remaining = (p.remaining * p.running + expected) / (p.running + 1);
+  p.running += 1;
+  p.kv_tokens += prompt + 1;
+}
+
+void PatternPredictor::Advance() {
+  end_ = Start();
+  const double prompt = waiting_ > 0 ? static_cast<double>(waiting_tokens_) / waiting_ : 0;
+  const double expected = waiting_ > 0 ? std::max(1.0, static_cast<double>(waiting_expected_) / waiting_) : 1;
+  for (int32_t i = 0; i < waiting_; ++i) AdvanceOver(end_, prompt, expected);
+  end_valid_ = true;
+}
+
+Prediction PatternPredictor::Predict(const PredictQuery& query, Instant now) {
+  ++counters_.predictions;
+  if (reuse_ && end_valid_) {
+    ++counters_.reused;
+  } else {
+    ++counters_.advanced;
+    Advance();
+  }
+  Point p = end_;
+  const double waited = static_cast<double>(now.nanos() - clock_ns_);
+  // A batch in flight is not entered: the request joins the first one composed after `now`.
+  if (p.running >= 0.5 && waiting_ == 0) {
+    const double step = StepNanos(0, 0, p.running, p.kv_tokens);
+    const double steps = std::max(1.0, std::ceil(waited / std::max(step, 1.0)));
+    Decode(p, steps + (profile_.limits.async_scheduling ? 1 : 0));
+  } else if (profile_.limits.async_scheduling && p.running >= 0.5) {
+    CloseStep(p);
+    Decode(p, 1);
+  }
+  p.ns = std::max(p.ns, waited);
+  const int64_t prompt = std::max<int64_t>(1, query.request->prompt_tokens.value());
+  const double decodes = p.running;
+  const double kv = p.kv_tokens;
+  AdvanceOver(p, static_cast<double>(prompt), 1);
+  CloseStep(p);
+  Prediction out;
+  out.predictor = kind();
+  out.ttft = Duration::FromNanos(p.ns - waited) + profile_.ttft_offset;
+  p.running = std::min(p.running - 1, decodes);
+  p.kv_tokens = std::max(0.0, p.kv_tokens - static_cast<double>(prompt) - 1);
+  if (query.want_externality) {
+    const double own = StepNanos(static_cast<double>(prompt), 0, decodes, kv) - StepNanos(0, 0, decodes, kv);
+    out.externality = Duration::FromNanos(own * decodes);
+  }
+  p.remaining = end_.remaining;
+  OwnDecode(p, prompt, std::max<int64_t>(1, query.expected_output.value()), query.want_externality, out);
+  const double least_free = (CapacityTokens() - p.kv_tokens - static_cast<double>(prompt + query.expected_output.value())) /
+                            profile_.limits.block_size;
+  out.kv_headroom = BlockCount(static_cast<int64_t>(std::floor(least_free)));
+  out.ttft_p90 = Duration::FromSeconds(out.ttft.seconds() * ttft_error_.factor_p90());
+  out.e2e_p90 = Duration::FromSeconds(out.e2e.seconds() * e2e_error_.factor_p90());
+  const double ttft_miss = ttft_error_.Exceeds(out.ttft.seconds(), query.slo.ttft.seconds());
+  const double tpot_miss = out.tpot ? e2e_error_.Exceeds(out.tpot->seconds(), query.slo.tpot.seconds()) : 0.0;
+  out.slo_violation = 1 - (1 - ttft_miss) * (1 - tpot_miss);
+  if (query.want_externality && out.tpot && p.running >= 1) {
+    // Each of the others is slowed by its share of what is lost, over its mean remaining output.
+    const double mine = out.tpot->seconds();
+    const double slower = out.externality.seconds() / p.running / std::max(1.0, 2 * end_.remaining);
+    const double target = query.slo.tpot.seconds();
+    out.slo_violation_added = p.running * (e2e_error_.Exceeds(mine + slower, target) - e2e_error_.Exceeds(mine, target));
+  }
+  return out;
+}
+
+void PatternPredictor::OwnDecode(Point p, int64_t prompt, int64_t output, bool others, Prediction& out) const {
+  const double steps = static_cast<double>(output - 1);
+  double done = 0, ns = 0, lost = 0, longest = 0;
+  // The running end spread evenly over twice their mean remaining output; beyond that the request is alone.
+  const double horizon = std::max(1.0, 2 * p.remaining);
+  const double n0 = std::max(0.0, p.running), kv0 = p.kv_tokens;
+  for (int i = 0; i < kOwnPieces && done < steps; ++i) {
+    const double piece = i + 1 == kOwnPieces || done >= horizon
+                             ? steps - done
+                             : std::min(steps - done, std::max(1.0, std::min(steps, horizon) / (kOwnPieces - 1)));
+    const double mid = done + piece / 2;
+    const double left = std::max(0.0, 1 - mid / horizon);
+    const double n = n0 * left;
+    const double kv = (kv0 + mid * n0) * left;
+    const double own_ctx = static_cast<double>(prompt) + 1 + mid;
+    const double with = StepNanos(0, 0, n + 1, kv + own_ctx);
+    ns += piece * with;
+    longest = std::max(longest, with);
+    if (others && n >= 0.5) lost += piece * n * std::max(0.0, with - StepNanos(0, 0, n, kv));
+    done += piece;
+  }
+  out.e2e = out.ttft + Duration::FromNanos(ns);
+  if (output > 1) out.tpot = Duration::FromNanos(ns / steps);
+  out.longest_gap = Duration::FromNanos(longest);
+  if (others) out.externality += Duration::FromNanos(lost);
+}
+
+}  // namespace foretoken

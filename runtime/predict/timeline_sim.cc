@@ -1,0 +1,438 @@
+#include "runtime/predict/timeline_sim.h"
+
+#include <algorithm>
+
+namespace foretoken {
+
+void TimelineState::CopyFrom(const TimelineState& o) {
+  step = o.step;
+  time = o.time;
+  prev_time = o.prev_time;
+  decodes.assign(o.decodes.begin() + o.front, o.decodes.end());
+  front = 0;
+  prefills.assign(o.prefills.begin(), o.prefills.end());
+  requeued.assign(o.requeued.begin(), o.requeued.end());
+  cursor = o.cursor;
+  next_admit = o.next_admit;
+  kv = o.kv;
+  prefill_kv = o.prefill_kv;
+  chunk_tokens = o.chunk_tokens;
+  chunk_ctx = o.chunk_ctx;
+  chunks = o.chunks;
+  budget = o.budget;
+  zombies = o.zombies;
+  zombie_blocks = o.zombie_blocks;
+  tokens_taken = o.tokens_taken;
+  peak_used = o.peak_used;
+  preempted = o.preempted;
+  kv_bound = o.kv_bound;
+}
+
+size_t TimelineState::memory_bytes() const {
+  return decodes.capacity() * sizeof(Decode) + prefills.capacity() * sizeof(Prefill) + requeued.capacity() * sizeof(Requeued);
+}
+
+void TimelineSim::InsertDecode(TimelineState& state, const TimelineState::Decode& d) {
+  if (state.front >= 32) {
+    state.decodes.erase(state.decodes.begin(), state.decodes.begin() + state.front);
+    state.front = 0;
+  }
+  // Grow by a quarter: three of these per instance, a thousand instances.
+  const size_t size = state.decodes.size();
+  if (size == state.decodes.capacity()) state.decodes.reserve(size + std::max<size_t>(16, size / 4));
+  const auto at = std::upper_bound(state.decodes.begin() + state.front, state.decodes.end(), d.finish,
+                                   [](int32_t finish, const TimelineState::Decode& e) { return finish < e.finish; });
+  state.decodes.insert(at, d);
+}
+
+int32_t TimelineSim::Chunk(int64_t remaining) const {
+  int64_t n = remaining;
+  if (limits_.long_prefill_token_threshold > 0) n = std::min<int64_t>(n, limits_.long_prefill_token_threshold);
+  return static_cast<int32_t>(std::min<int64_t>(n, std::max(s_.budget, 0)));
+}
+
+int64_t TimelineSim::UsedAtMost(int64_t more_tokens) const {
+  const int64_t bs = limits_.block_size;
+  return (s_.kv + s_.prefill_kv + more_tokens + (bs - 1) * s_.running()) / bs + s_.zombie_blocks;
+}
+
+int64_t TimelineSim::UsedBlocks(int64_t steps_ahead) const {
+  int64_t used = steps_ahead == 0 ? s_.zombie_blocks : 0;
+  const int64_t at = s_.step + steps_ahead;
+  for (size_t i = s_.front; i < s_.decodes.size(); ++i) used += BlocksOf(s_.decodes[i].base_ctx + at);
+  for (const TimelineState::Prefill& p : s_.prefills) used += BlocksOf(p.computed + p.chunk);
+  return used;
+}
+
+bool TimelineSim::Fits(int64_t blocks) {
+  const int64_t at_most = UsedAtMost() + blocks;
+  s_.peak_used = std::max(s_.peak_used, at_most);
+  if (at_most <= w_.usable_blocks) return true;
+  s_.kv_bound = true;
+  return UsedBlocks() + blocks <= w_.usable_blocks;
+}
+
+void TimelineSim::Begin() {
+  s_.preempted = false;
+  s_.chunk_tokens = s_.chunk_ctx = 0;
+  s_.chunks = 0;
+  s_.budget = limits_.max_num_batched_tokens - s_.decoding();
+  for (TimelineState::Prefill& p : s_.prefills) {
+    p.chunk = Chunk(p.target - p.computed);
+    if (p.chunk == 0) continue;
+    s_.budget -= p.chunk;
+    s_.chunk_tokens += p.chunk;
+    s_.chunk_ctx += static_cast<int64_t>(p.chunk) * p.computed;
+    s_.prefill_kv += p.chunk;
+    ++s_.chunks;
+  }
+  const int64_t at_most = UsedAtMost();
+  s_.peak_used = std::max(s_.peak_used, at_most);
+  if (at_most > w_.usable_blocks) FreeShortage();
+}
+
+void TimelineSim::FreeShortage() {
+  s_.kv_bound = true;
+  while (s_.running() > 1 && UsedBlocks() > w_.usable_blocks) PreemptLast();
+}
+
+void TimelineSim::PreemptLast() {
+  const int64_t free = std::max<int64_t>(0, w_.usable_blocks - UsedBlocks());
+  TimelineState::Requeued r;
+  size_t last = s_.front;
+  for (size_t i = s_.front; i < s_.decodes.size(); ++i) {
+    if (s_.decodes[i].admit > s_.decodes[last].admit) last = i;
+  }
+  if (!s_.prefills.empty() && (s_.decoding() == 0 || s_.prefills.back().admit > s_.decodes[last].admit)) {
+    const TimelineState::Prefill& p = s_.prefills.back();
+    r = {p.slot, p.generated, 0};
+    s_.prefill_kv -= p.computed + p.chunk;
+    s_.chunk_tokens -= p.chunk;
+    s_.chunk_ctx -= static_cast<int64_t>(p.chunk) * p.computed;
+    if (p.chunk > 0) --s_.chunks;
+    s_.budget += p.chunk;
+    s_.prefills.pop_back();
+  } else {
+    const TimelineState::Decode d = s_.decodes[last];
+    r = {d.slot, d.base_ctx + s_.step - w_.requests[d.slot].prompt, 0};
+    s_.kv -= d.base_ctx + s_.step;
+    s_.decodes.erase(s_.decodes.begin() + static_cast<std::ptrdiff_t>(last));
+    ++s_.budget;
+  }
+  r.evict_from = s_.tokens_taken + free * limits_.block_size;
+  s_.requeued.push_back(r);
+  s_.preempted = true;
+  if (track_ != nullptr && r.slot == track_->slot) {
+    track_->preempted = true;
+    track_->decoding = false;
+    track_->generated = r.generated;
+    track_->least_free = std::min<int64_t>(track_->least_free, -1);
+  }
+}
+
+TimelineSim::Candidate TimelineSim::Next() const {
+  Candidate c;
+  if (!s_.requeued.empty()) {
+    const TimelineState::Requeued& r = s_.requeued.back();
+    c = {r.slot, 0, w_.requests[r.slot].prompt + r.generated, r.generated};
+    if (limits_.prefix_caching) {
+      const int64_t bs = limits_.block_size;
+      const int64_t lost = (std::max<int64_t>(0, s_.tokens_taken - r.evict_from) + bs - 1) / bs;
+      c.cached = static_cast<int32_t>(std::max<int64_t>(0, (c.target - 1) / bs - lost) * bs);
+    }
+    return c;
+  }
+  const MirrorRequest& r = w_.requests[w_.waiting[s_.cursor]];
+  c = {w_.waiting[s_.cursor], r.computed, r.prompt + r.progress, r.progress};
+  return c;
+}
+
+void TimelineSim::Admit() {
+  const int32_t most =
+      limits_.max_num_active_seqs > 0 ? std::min(limits_.max_num_seqs, limits_.max_num_active_seqs) : limits_.max_num_seqs;
+  for (;;) {
+    if (s_.requeued.empty() && s_.cursor >= w_.waiting_size) {
+      blocked_ = Block::kEmpty;
+      return;
+    }
+    blocked_ = Block::kBudget;
+    if (s_.preempted || s_.budget <= 0) return;
+    blocked_ = Block::kSequences;
+    if (s_.running() + s_.zombies >= most) return;
+    const Candidate c = Next();
+    if (s_.requeued.empty() && ReadyAt(c.slot) > ComposeTime()) {
+      blocked_ = Block::kReady;
+      return;
+    }
+    const int64_t remaining = c.target - c.cached;
+    const int32_t chunk = Chunk(remaining);
+    blocked_ = Block::kBudget;
+    if (!limits_.chunked_prefill && remaining > s_.budget && s_.running() > 0) return;
+    blocked_ = Block::kKv;
+    const int64_t watermark =
+        s_.running() > 0 ? static_cast<int64_t>(limits_.watermark * static_cast<double>(limits_.num_gpu_blocks)) : 0;
+    const int64_t need =
+        BlocksOf(limits_.reserve_full_isl ? std::min<int64_t>(c.target, limits_.max_model_len) : c.cached + chunk);
+    if (!Fits(need + watermark) && s_.running() + s_.zombies > 0) return;
+    if (s_.requeued.empty()) {
+      ++s_.cursor;
+    } else {
+      s_.requeued.pop_back();
+    }
+    s_.prefills.push_back({c.slot, c.cached, c.target, c.generated, chunk, s_.next_admit++});
+    s_.budget -= chunk;
+    s_.chunk_tokens += chunk;
+    s_.chunk_ctx += static_cast<int64_t>(chunk) * c.cached;
+    s_.prefill_kv += c.cached + chunk;
+    ++s_.chunks;
+    if (track_ != nullptr && c.slot == track_->slot) {
+      track_->admitted = true;
+      NoteFree(*track_);
+    }
+  }
+}
+
+bool TimelineSim::SkipIdle() {
+  if (blocked_ == Block::kEmpty) return false;
+  s_.prev_time = s_.time = blocked_ == Block::kReady ? std::max(s_.time, ReadyAt(Next().slot)) : s_.time;
+  s_.zombies = 0;
+  s_.zombie_blocks = 0;
+  return true;
+}
+
+bool TimelineSim::ComposeNext() {
+  for (;;) {
+    Begin();
+    Admit();
+    if (s_.running() > 0) return true;
+    if (!SkipIdle()) return false;
+  }
+}
+
+bool TimelineSim::Execute(TimelineTrack* track, int64_t most_steps) {
+  track_ = track;
+  if (s_.running() == 0) return SkipIdle();
+  if (s_.chunks > 0) {
+    ExecuteMixed(track);
+  } else {
+    ExecuteRun(track, most_steps);
+  }
+  return true;
+}
+
+void TimelineSim::ExecuteMixed(TimelineTrack* track) {
+  const int64_t n = s_.decoding();
+  StepShape shape{s_.chunk_tokens, (s_.chunk_ctx + s_.chunk_tokens / 2) / s_.chunk_tokens, n, s_.kv};
+  const Ticks d = w_.clock->Mixed(shape);
+  if (track != nullptr && track->others && track->admitted) {
+    int64_t ctx = s_.chunk_ctx;
+    for (const TimelineState::Prefill& p : s_.prefills) {
+      if (p.slot != track->slot || p.chunk == 0) continue;
+      shape.prefill_tokens -= p.chunk;
+      ctx -= static_cast<int64_t>(p.chunk) * p.computed;
+    }
+    if (track->decoding) {
+      --shape.decode_seqs;
+      shape.decode_kv_tokens -= track->base_ctx + s_.step;
+    }
+    shape.prefill_ctx = shape.prefill_tokens > 0 ? (ctx + shape.prefill_tokens / 2) / shape.prefill_tokens : 0;
+    track->lost += d - w_.clock->Mixed(shape);
+  }
+  if (track != nullptr && track->decoding) {
+    track->longest_gap = std::max(track->longest_gap, s_.time + d - track->last_token);
+    track->last_token = s_.time + d;
+  }
+  s_.prev_time = s_.time;
+  s_.time += d;
+  s_.tokens_taken += n + s_.chunk_tokens;
+  s_.kv += n;
+  ++s_.step;
+  s_.zombies = 0;
+  s_.zombie_blocks = 0;
+  FinishDecodes(track);
+  FinishPrefills(track);
+  if (track != nullptr && track->done) TrackEnded(*track);
+}
+
+void TimelineSim::ExecuteRun(TimelineTrack* track, int64_t most_steps) {
+  const int64_t n = s_.decoding();
+  const int64_t m = RunLength(track, most_steps);
+  const StepClock::Piece& piece = w_.clock->Decode(n, s_.kv);
+  const Ticks d = piece.Sum(s_.kv, m);
+  const Ticks last = piece.Sum(s_.kv + n * (m - 1), 1);
+  if (track != nullptr && track->decoding) {
+    const Ticks first = piece.Sum(s_.kv, 1);
+    track->longest_gap = std::max({track->longest_gap, last, s_.time + first - track->last_token});
+    track->last_token = s_.time + d;
+    if (track->others && n > 1) {
+      const int64_t kv = s_.kv - (track->base_ctx + s_.step);
+      track->lost += d - w_.clock->Decode(n - 1, kv).Sum(kv, m);
+    }
+  }
+  s_.prev_time = s_.time + d - last;
+  s_.time += d;
+  s_.tokens_taken += n * m;
+  s_.kv += n * m;
+  s_.step += static_cast<int32_t>(m);
+  s_.zombies = 0;
+  s_.zombie_blocks = 0;
+  FinishDecodes(track);
+  if (track != nullptr && track->done) TrackEnded(*track);
+}
+
+int64_t TimelineSim::RunLength(TimelineTrack* track, int64_t most_steps) {
+  const int64_t n = s_.decoding();
+  int64_t m = std::min<int64_t>(most_steps, s_.decodes[s_.front].finish - s_.step + 1);
+  if (s_.preempted || ((blocked_ == Block::kSequences || blocked_ == Block::kKv) && s_.zombies > 0)) m = 1;
+  if (m > 1) m = std::min(m, w_.clock->Decode(n, s_.kv).StepsWithin(s_.kv));
+  if (m > 1 && track != nullptr && track->decoding && track->others && n > 1) {
+    const int64_t kv = s_.kv - (track->base_ctx + s_.step);
+    m = std::min(m, w_.clock->Decode(n - 1, kv).StepsWithin(kv));
+  }
+  if (m > 1 && blocked_ == Block::kReady) m = StepsUntil(ReadyAt(Next().slot), m);
+  if (m > 1) m = StepsBeforeShortage(m);
+  return std::max<int64_t>(m, 1);
+}
+
+int64_t TimelineSim::StepsUntil(Ticks ready, int64_t limit) const {
+  // The least m after which a batch is composed at or past `ready`.
+  const int64_t lag = limits_.async_scheduling ? 1 : 0;
+  const StepClock::Piece& piece = w_.clock->Decode(s_.decoding(), s_.kv);
+  int64_t low = 1, high = limit;
+  while (low < high) {
+    const int64_t mid = low + (high - low) / 2;
+    if (s_.time + piece.Sum(s_.kv, mid - lag) >= ready) {
+      high = mid;
+    } else {
+      low = mid + 1;
+    }
+  }
+  return low;
+}
+
+int64_t TimelineSim::StepsBeforeShortage(int64_t limit) {
+  const int64_t n = s_.decoding();
+  const int64_t at_most = UsedAtMost(n * (limit - 1));
+  s_.peak_used = std::max(s_.peak_used, at_most);
+  if (at_most <= w_.usable_blocks) return limit;
+  s_.kv_bound = true;
+  // Step `m` (0: the one being composed, which fits) allocates at most one block per decode more than its predecessor.
+  int64_t m = 1;
+  while (m < limit) {
+    const int64_t slack = w_.usable_blocks - UsedBlocks(m);
+    if (slack < 0) return m;
+    m += std::max<int64_t>(1, slack / n);
+  }
+  return limit;
+}
+
+void TimelineSim::FinishDecodes(TimelineTrack* track) {
+  while (s_.front < s_.decodes.size() && s_.decodes[s_.front].finish < s_.step) {
+    const TimelineState::Decode& d = s_.decodes[s_.front++];
+    s_.kv -= d.base_ctx + s_.step;
+    if (limits_.async_scheduling) {
+      ++s_.zombies;
+      s_.zombie_blocks += BlocksOf(d.base_ctx + s_.step - 1);
+    }
+    if (track == nullptr) continue;
+    if (d.slot == track->slot) {
+      track->end = s_.time;
+      track->done = true;
+    } else if (track->others) {
+      OtherEnded(d.slot, *track);
+    }
+  }
+}
+
+void TimelineSim::FinishPrefills(TimelineTrack* track) {
+  size_t kept = 0;
+  for (size_t i = 0; i < s_.prefills.size(); ++i) {
+    TimelineState::Prefill p = s_.prefills[i];
+    p.computed += p.chunk;
+    p.chunk = 0;
+    if (p.computed < p.target) {
+      s_.prefills[kept++] = p;
+      continue;
+    }
+    s_.prefill_kv -= p.target;
+    const MirrorRequest& r = w_.requests[p.slot];
+    const int32_t generated = p.generated + 1;
+    const bool ends = generated >= r.total;
+    const bool tracked = track != nullptr && p.slot == track->slot;
+    if (tracked) {
+      if (p.generated == 0) track->first = s_.time;
+      if (p.generated > 0) track->longest_gap = std::max(track->longest_gap, s_.time - track->last_token);
+      track->last_token = s_.time;
+      track->generated = generated;
+      if (ends) {
+        track->end = s_.time;
+        track->done = true;
+      }
+    }
+    if (ends) {
+      if (limits_.async_scheduling) {
+        ++s_.zombies;
+        s_.zombie_blocks += BlocksOf(p.target);
+      }
+      if (track != nullptr && !tracked && track->others) OtherEnded(p.slot, *track);
+      continue;
+    }
+    const TimelineState::Decode d{s_.step + (r.total - generated) - 1, r.prompt + generated - s_.step, p.slot, p.admit};
+    InsertDecode(s_, d);
+    s_.kv += r.prompt + generated;
+    if (tracked) {
+      track->decoding = true;
+      track->base_ctx = d.base_ctx;
+    }
+  }
+  s_.prefills.resize(kept);
+}
+
+void TimelineSim::OtherEnded(Slot slot, TimelineTrack& track) {
+  track.others_lost += track.lost;
+  if (w_.judge != nullptr) track.others_violations += w_.judge->ViolationAdded(slot, s_.time - track.lost, track.lost);
+}
+
+// Everybody still there ends later by what was lost so far; when, is taken at the present pace.
+void TimelineSim::TrackEnded(TimelineTrack& track) {
+  NoteFree(track);
+  if (!track.others) return;
+  const auto others = static_cast<int64_t>(s_.running() + static_cast<int32_t>(s_.requeued.size()));
+  track.others_lost += track.lost * others;
+  if (w_.judge == nullptr || track.lost == 0 || s_.decoding() == 0) return;
+  const Ticks pace = w_.clock->Decode(s_.decoding(), s_.kv).Sum(s_.kv, 1);
+  for (size_t i = s_.front; i < s_.decodes.size(); ++i) {
+    const TimelineState::Decode& d = s_.decodes[i];
+    track.others_violations +=
+        w_.judge->ViolationAdded(d.slot, s_.time - track.lost + pace * (d.finish + 1 - s_.step), track.lost);
+  }
+}
+
+void TimelineSim::NoteFree(TimelineTrack& track) {
+  track.least_free = std::min(track.least_free, w_.usable_blocks - UsedAtMost());
+}
+
+void TimelineSim::RunUntilQueueEmpty() {
+  for (;;) {
+    Admit();
+    if (blocked_ == Block::kEmpty || !Execute(nullptr)) return;
+    Begin();
+  }
+}
+
+void TimelineSim::RunUntilEnd(TimelineTrack& track, int32_t most_events) {
+  track_ = &track;
+  track.least_free = w_.usable_blocks;
+  for (int32_t events = 0; events < most_events; ++events) {
+    Admit();
+    if (!Execute(&track) || track.done) return;
+    if (track.decoding) NoteFree(track);
+    Begin();
+  }
+  track.gave_up = true;
+  const Ticks pace = s_.decoding() > 0 ? w_.clock->Decode(s_.decoding(), s_.kv).Sum(s_.kv, 1) : 0;
+  if (track.first == 0) track.first = s_.time;
+  track.end = std::max(track.first, s_.time) + pace * (w_.requests[track.slot].total - std::max(track.generated, 1));
+}
+
+}  // namespace foretoken

@@ -1,0 +1,308 @@
+// The timeline against what happened: executed steps.
+#include <algorithm>
+
+#include "runtime/predict/timeline.h"
+
+namespace foretoken {
+namespace {
+
+constexpr int kOffsetBits = 14;
+
+}  // namespace
+
+// True: the step is the one that the timeline had next. Leaves that step, composed, in work_.
+bool TimelinePredictor::Agrees(const BatchTrace& trace) {
+  if (!trace.preempted.empty() || !trace.cancelled.empty()) return false;
+  if (trace.chunks.size() != static_cast<size_t>(work_.chunks) || work_.preempted) return false;
+  if (trace.decode_seqs < work_.decoding()) return false;
+  size_t next = 0;
+  size_t admitted = 0;
+  for (const TimelineState::Prefill& p : work_.prefills) {
+    if (p.admit >= head_.next_admit) {
+      if (admitted >= trace.admitted.size()) return false;
+      const BatchTrace::Admission& a = trace.admitted[admitted++];
+      if (a.request.value() != requests_[p.slot].id || a.cached != p.computed) return false;
+    }
+    if (p.chunk == 0) continue;
+    const BatchTrace::Chunk& c = trace.chunks[next++];
+    if (c.request.value() != requests_[p.slot].id || c.tokens != p.chunk || c.computed != p.computed) return false;
+  }
+  if (admitted != trace.admitted.size()) return false;
+  for (RequestId id : trace.skipped) {
+    if (slots_.Find(id.value()) != nullptr) return false;
+  }
+  return FinishesAgree(trace);
+}
+
+bool TimelinePredictor::FinishesAgree(const BatchTrace& trace) const {
+  size_t expected = 0;
+  for (size_t i = work_.front; i < work_.decodes.size() && work_.decodes[i].finish == work_.step; ++i) ++expected;
+  for (const TimelineState::Prefill& p : work_.prefills) {
+    if (p.computed + p.chunk == p.target && p.generated + 1 >= requests_[p.slot].total) ++expected;
+  }
+  if (expected != trace.finished.size()) return false;
+  for (const BatchTrace::Finish& f : trace.finished) {
+    const uint32_t* slot = slots_.Find(f.request.value());
+    if (slot == nullptr) return false;
+    const MirrorRequest& r = requests_[*slot];
+    if (r.phase == MirrorPhase::kDecode && r.total - r.progress - 1 != work_.step) return false;
+    if (r.phase != MirrorPhase::kDecode && r.total > r.progress + 1) return false;
+  }
+  return true;
+}
+
+// Of the step composed in work_.
+Ticks TimelinePredictor::ComposedDuration() {
+  if (work_.chunks == 0) {
+    return work_.decoding() == 0 ? 0 : clock_.Decode(work_.decoding(), work_.kv).Sum(work_.kv, 1);
+  }
+  return clock_.Mixed(
+      {work_.chunk_tokens, (work_.chunk_ctx + work_.chunk_tokens / 2) / work_.chunk_tokens, work_.decoding(), work_.kv});
+}
+
+void TimelinePredictor::OnStep(const BatchTrace& trace) {
+  follows_steps_ = true;
+  ++counters_.steps;
+  Ticks predicted_end = 0;
+  if (reach_valid_) {
+    const TimelineSim::World world = WorldNow();
+    work_.CopyFrom(head_);
+    TimelineSim sim(world, work_);
+    if (trace.kind != StepKind::kReal || !sim.ComposeNext() || !Agrees(trace)) {
+      ++counters_.disagreed;
+      reach_valid_ = false;
+    } else {
+      predicted_end = work_.time + ComposedDuration();
+    }
+  }
+  const bool agreed = reach_valid_;
+  Apply(trace);
+  if (agreed && reach_valid_) MoveReach(trace, predicted_end);
+  ReadKv(trace);
+}
+
+void TimelinePredictor::Apply(const BatchTrace& trace) {
+  for (RequestId id : trace.cancelled) {
+    const uint32_t* slot = slots_.Find(id.value());
+    if (slot != nullptr) {
+      reach_valid_ = false;
+      Remove(*slot);
+    }
+  }
+  for (RequestId id : trace.preempted) ApplyPreemption(id);
+  for (const BatchTrace::Admission& a : trace.admitted) ApplyAdmission(a);
+  std::vector<Slot> sampled;
+  for (const BatchTrace::Chunk& c : trace.chunks) ApplyChunk(c, sampled);
+  if (trace.kind == StepKind::kReal) {
+    for (RequestId id : trace.skipped) {
+      const uint32_t* slot = slots_.Find(id.value());
+      if (slot == nullptr || requests_[*slot].phase != MirrorPhase::kDecode) continue;
+      // It stays where it is while the others move on by one.
+      const int32_t generated = GeneratedOf(requests_[*slot]);
+      const uint32_t admit = requests_[*slot].admit;
+      RemoveRunning(*slot);
+      ++head_.step;
+      head_.kv += head_.decoding();
+      StartDecode(*slot, generated, admit);
+      head_.kv -= head_.decoding();
+      --head_.step;
+    }
+    head_.kv += head_.decoding();
+    ++head_.step;
+  }
+  for (Slot slot : sampled) {
+    MirrorRequest& r = requests_[slot];
+    const uint32_t admit = r.admit;
+    const int32_t generated = r.progress + 1;
+    if (generated == 1) NoteFirstToken(r, trace.end());
+    // One that ends with this very token is taken out below; until then it has a length beyond it.
+    StartDecode(slot, generated, admit);
+  }
+  head_.zombies = 0;
+  head_.zombie_blocks = 0;
+  for (const BatchTrace::Finish& f : trace.finished) ApplyFinish(f, trace.end());
+  RaiseOverdue();
+  head_.time = 0;
+  head_.prev_time = -TicksOf(trace.duration);
+  head_ns_ = trace.end().nanos();
+}
+
+void TimelinePredictor::NoteFirstToken(MirrorRequest& r, Instant at) {
+  const Duration actual = Duration::Nanos(at.nanos() - r.ready_ns) + profile_.ttft_offset;
+  if (r.first_token >= 0) ttft_error_.Observe(Duration::Nanos(int64_t{r.first_token} << kOffsetBits), actual);
+  r.first_token = static_cast<int32_t>(std::clamp<int64_t>(actual.nanos() >> kOffsetBits, 0, INT32_MAX));
+}
+
+void TimelinePredictor::ApplyPreemption(RequestId id) {
+  const uint32_t* found = slots_.Find(id.value());
+  if (found == nullptr) return;
+  const Slot slot = *found;
+  MirrorRequest& r = requests_[slot];
+  if (r.phase == MirrorPhase::kWaiting) return;
+  const int32_t generated = GeneratedOf(r);
+  RemoveRunning(slot);
+  r.phase = MirrorPhase::kWaiting;
+  r.progress = generated;
+  // Its own blocks stay hashed at the far end of the free list: a soon return finds most of them.
+  const int32_t bs = profile_.limits.block_size;
+  r.computed = profile_.limits.prefix_caching ? (r.prompt + generated - 1) / bs * bs : 0;
+  PushWaitingFront(slot);
+}
+
+void TimelinePredictor::ApplyAdmission(const BatchTrace::Admission& a) {
+  const uint32_t* found = slots_.Find(a.request.value());
+  const Slot slot = found != nullptr ? *found : Unknown(a.request, a.cached + 1, 0);
+  MirrorRequest& r = requests_[slot];
+  if (r.phase == MirrorPhase::kWaiting) EraseWaiting(slot);
+  if (r.phase == MirrorPhase::kPrefill || r.phase == MirrorPhase::kDecode) {
+    reach_valid_ = false;
+    RemoveRunning(slot);
+  }
+  r.phase = MirrorPhase::kPrefill;
+  r.admit = head_.next_admit++;
+  r.computed = a.cached;
+  head_.prefills.push_back({slot, a.cached, r.prompt + r.progress, r.progress, 0, r.admit});
+  head_.prefill_kv += a.cached;
+}
+
+void TimelinePredictor::ApplyChunk(const BatchTrace::Chunk& c, std::vector<Slot>& sampled) {
+  const uint32_t* found = slots_.Find(c.request.value());
+  Slot slot = 0;
+  if (found == nullptr || requests_[*found].phase != MirrorPhase::kPrefill) {
+    // Seen for the first time in the middle of its prefill, or believed to be somewhere else.
+    reach_valid_ = false;
+    ApplyAdmission({c.request, c.computed, false});
+    slot = *slots_.Find(c.request.value());
+  } else {
+    slot = *found;
+  }
+  size_t i = 0;
+  while (head_.prefills[i].slot != slot) ++i;
+  TimelineState::Prefill& p = head_.prefills[i];
+  const int32_t computed = c.computed + c.tokens;
+  MirrorRequest& r = requests_[slot];
+  if (c.samples) {
+    // What was computed is the whole prompt, whatever was believed of it.
+    if (computed != p.target) r.prompt = std::max(1, computed - p.generated);
+    head_.prefill_kv -= p.computed;
+    head_.prefills.erase(head_.prefills.begin() + static_cast<std::ptrdiff_t>(i));
+    sampled.push_back(slot);
+    return;
+  }
+  if (computed >= p.target) {
+    r.prompt += computed + 1 - p.target;
+    p.target = computed + 1;
+  }
+  head_.prefill_kv += computed - p.computed;
+  p.computed = computed;
+  r.computed = computed;
+}
+
+void TimelinePredictor::ApplyFinish(const BatchTrace::Finish& f, Instant at) {
+  const uint32_t* found = slots_.Find(f.request.value());
+  if (found == nullptr) return;
+  const Slot slot = *found;
+  const MirrorRequest& r = requests_[slot];
+  if (profile_.limits.async_scheduling && r.phase != MirrorPhase::kWaiting) {
+    ++head_.zombies;
+    head_.zombie_blocks += (r.prompt + f.output_tokens + profile_.limits.block_size - 1) / profile_.limits.block_size;
+  }
+  if (r.predicted_end >= 0 && f.reason != FinishReason::kAborted) {
+    e2e_error_.Observe(Duration::Nanos(int64_t{r.predicted_end} << kOffsetBits),
+                       Duration::Nanos(at.nanos() - r.ready_ns) + profile_.ttft_offset);
+  }
+  Remove(slot);
+}
+
+// The step went as the timeline had it: the reach stays, nearer by that step's predicted time.
+void TimelinePredictor::MoveReach(const BatchTrace& trace, Ticks predicted_end) {
+  if (reach_.step < head_.step) {
+    // The head has come to it: it moves on by the same step.
+    const TimelineSim::World world = WorldNow();
+    TimelineSim sim(world, reach_);
+    sim.Admit();
+    sim.Execute(nullptr, 1);
+    sim.Begin();
+  }
+  if (reach_.step < head_.step) {
+    reach_valid_ = false;
+    return;
+  }
+  reach_.time -= predicted_end;
+  reach_.prev_time = reach_.step == head_.step ? head_.prev_time : reach_.prev_time - predicted_end;
+  reach_.tokens_taken = 0;
+  // Who was thought to come before a batch was composed may have come after it, or the other way round.
+  const int64_t predicted_ns = head_ns_ - trace.duration.nanos() + DurationOf(predicted_end).nanos();
+  if (latest_ready_ns_ > std::min(predicted_ns, head_ns_) - 1000) reach_valid_ = false;
+}
+
+// Shared prefix blocks count once in the engine and for every sharer here: what it reports free tells how many they are.
+void TimelinePredictor::ReadKv(const BatchTrace& trace) {
+  if (trace.total_blocks <= 0) return;
+  int64_t usable = trace.total_blocks;
+  if (profile_.limits.prefix_caching) {
+    const TimelineSim::World world = WorldNow();
+    const TimelineSim sim(world, head_);
+    const int64_t used = sim.UsedBlocks(profile_.limits.async_scheduling ? 0 : -1);
+    // Only where the pool is short does it matter.
+    if (used * 2 > trace.total_blocks) usable += std::max<int64_t>(0, used - (trace.total_blocks - trace.free_blocks));
+  }
+  if (usable == usable_blocks_) return;
+  if (reach_.kv_bound || reach_.peak_used > usable) reach_valid_ = false;
+  usable_blocks_ = usable;
+}
+
+// Nobody reports steps: the mirror believes its own.
+void TimelinePredictor::AdvanceTo(Instant now) {
+  for (;;) {
+    const TimelineSim::World world = WorldNow();
+    work_.CopyFrom(head_);
+    TimelineSim sim(world, work_);
+    if (!sim.ComposeNext()) return;
+    const Ticks end = work_.time + ComposedDuration();
+    if (head_ns_ + DurationOf(end).nanos() > now.nanos()) return;
+    reach_valid_ = false;
+    BatchTrace trace;
+    trace.start = Instant::FromNanos(head_ns_) + DurationOf(work_.time);
+    trace.duration = DurationOf(end - work_.time);
+    for (const TimelineState::Prefill& p : work_.prefills) {
+      const RequestId id(requests_[p.slot].id);
+      if (p.admit >= head_.next_admit) trace.admitted.push_back({id, p.computed, p.generated > 0});
+      if (p.chunk > 0) trace.chunks.push_back({id, p.chunk, p.computed, p.computed + p.chunk == p.target});
+    }
+    for (auto r = work_.requeued.begin(); r != work_.requeued.end(); ++r) trace.preempted.emplace_back(requests_[r->slot].id);
+    Apply(trace);
+  }
+}
+
+void TimelinePredictor::OnAggregate(const AggregateState& state, const BatchTrace* step) {
+  if (state.total_blocks > 0) usable_blocks_ = state.total_blocks;
+  if (step == nullptr) {
+    AdvanceTo(state.as_of);
+  } else {
+    const TimelineSim::World world = WorldNow();
+    work_.CopyFrom(head_);
+    TimelineSim sim(world, work_);
+    if (sim.ComposeNext()) {
+      BatchTrace trace;
+      trace.start = step->start;
+      trace.duration = step->duration;
+      for (const TimelineState::Prefill& p : work_.prefills) {
+        const RequestId id(requests_[p.slot].id);
+        if (p.admit >= head_.next_admit) trace.admitted.push_back({id, p.computed, p.generated > 0});
+        if (p.chunk > 0) trace.chunks.push_back({id, p.chunk, p.computed, p.computed + p.chunk == p.target});
+      }
+      Apply(trace);
+    } else {
+      head_ns_ = step->end().nanos();
+    }
+  }
+  reach_valid_ = false;
+  // The engine has taken in more than was believed.
+  while (running() < state.running && waiting() > state.waiting) {
+    const Slot slot = waiting_[waiting_front_];
+    ApplyAdmission({RequestId(requests_[slot].id), requests_[slot].computed, false});
+  }
+}
+
+}  // namespace foretoken
