@@ -94,6 +94,7 @@ class VllmCore final : public EngineCore {
   void Preempt(Slot victim, BatchInFlight& b);
   void ScheduleRunning(BatchInFlight& b, int64_t threshold, bool defer, int64_t& budget);
   void AdmitWaiting(BatchInFlight& b, int64_t threshold, bool defer, int64_t& budget);
+  bool StillBlocked(Slot head, int64_t threshold, int64_t budget) const;
   bool AdmitHead(BatchInFlight& b, RequestQueue& queue, int64_t threshold, bool defer, int64_t& budget);
   void CommitItems(BatchInFlight& b);
   void Describe(BatchInFlight& b);
@@ -171,6 +172,17 @@ class VllmCore final : public EngineCore {
   // Running requests that are not steady, in running order; rebuilt when it may be wrong.
   std::vector<Slot> loose_;
   bool loose_stale_ = true;
+  // The waiting head that found too few free blocks, and all that its answer depended on besides requests that give blocks back
+  // or are admitted (which forget it): looking again would find the same.
+  struct BlockedHead {
+    Slot slot = kNoSlot;
+    int64_t known_tokens = 0;
+    int64_t threshold = 0;
+    int64_t budget = 0;
+    int64_t free = 0;
+    uint64_t index_version = 0;
+  };
+  BlockedHead blocked_;
   // Scratch, kept for its capacity.
   std::vector<uint32_t> hits_;
   std::vector<Slot> skip_;

@@ -72,6 +72,7 @@ bool VllmCore::Allocate(ScheduledRequest& r, int64_t tokens, bool admit) {
 }
 
 void VllmCore::FreeBlocks(ScheduledRequest& r) {
+  blocked_.slot = kNoSlot;
   pool_.Free(r.blocks, r.private_from, r.registered);
   r.blocks.clear();
   r.registered = 0;

@@ -109,9 +109,15 @@ void VllmCore::ScheduleRunning(BatchInFlight& b, int64_t threshold, bool defer, 
   }
 }
 
+bool VllmCore::StillBlocked(Slot head, int64_t threshold, int64_t budget) const {
+  return blocked_.slot == head && blocked_.known_tokens == slab_[head].known_tokens() && blocked_.threshold == threshold &&
+         blocked_.budget == budget && pool_.free() <= blocked_.free && pool_.index_version() == blocked_.index_version;
+}
+
 // False: nothing behind the head may be admitted in this step either.
 bool VllmCore::AdmitHead(BatchInFlight& b, RequestQueue& queue, int64_t threshold, bool defer, int64_t& budget) {
   const Slot slot = queue.head;
+  if (StillBlocked(slot, threshold, budget)) return false;
   ScheduledRequest& r = slab_[slot];
   hits_.clear();
   if (r.computed == 0) Lookup(r);
@@ -121,7 +127,11 @@ bool VllmCore::AdmitHead(BatchInFlight& b, RequestQueue& queue, int64_t threshol
   if (threshold > 0) n = std::min(n, threshold);
   if (!config_.chunked_prefill && n > budget) return false;
   n = std::min(n, budget);
-  if (!Allocate(r, n, true)) return false;
+  if (!Allocate(r, n, true)) {
+    blocked_ = {slot, r.known_tokens(), threshold, budget, pool_.free(), pool_.index_version()};
+    return false;
+  }
+  blocked_.slot = kNoSlot;
   slab_.Remove(queue, slot);
   slab_.InsertBefore(running_, kNoSlot, slot);
   const bool resumed = r.status == RequestStatus::kPreempted;

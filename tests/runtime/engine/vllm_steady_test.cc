@@ -143,11 +143,17 @@ TEST(VllmSteadyTest, SummariesTakeTheDecisionsOfItemwiseStepsBlockForBlock) {
     for (int64_t turn = 0; turn < kTurnsMax && !plain.Done(); ++turn) {
       const Turn a = plain.Step(turn), b = fast.Step(turn);
       ASSERT_TRUE(Same(a, b)) << "turn " << turn;
-      if (turn % 3 == 0) ASSERT_EQ(plain.core().TakeSnapshot(true), fast.core().TakeSnapshot(true)) << "turn " << turn;
-      if (turn % 3 == 1) ASSERT_EQ(plain.core().TakeSnapshot(false), fast.core().TakeSnapshot(false)) << "turn " << turn;
+      if (turn % 3 == 0) {
+        ASSERT_EQ(plain.core().TakeSnapshot(true), fast.core().TakeSnapshot(true)) << "turn " << turn;
+      }
+      if (turn % 3 == 1) {
+        ASSERT_EQ(plain.core().TakeSnapshot(false), fast.core().TakeSnapshot(false)) << "turn " << turn;
+      }
       const Status ok = fast.core().CheckInvariants();
       ASSERT_TRUE(ok.ok()) << "turn " << turn << ": " << ok.error().message;
-      if (const auto gone = Leaver(seed, turn, c.arrivals.size())) ASSERT_EQ(plain.core().Abort(*gone), fast.core().Abort(*gone));
+      if (const auto gone = Leaver(seed, turn, c.arrivals.size())) {
+        ASSERT_EQ(plain.core().Abort(*gone), fast.core().Abort(*gone));
+      }
     }
   }
 }
@@ -177,7 +183,9 @@ TEST(VllmSteadyTest, PrivateContentChangesNoDecision) {
     for (int64_t turn = 0; turn < kTurnsMax && !with.Done(); ++turn) {
       const Turn a = with.Step(turn), b = without.Step(turn);
       ASSERT_TRUE(Same(a, b)) << "turn " << turn;
-      if (turn % 7 == 0) ASSERT_TRUE(SameBlocks(with.core().TakeSnapshot(true), without.core().TakeSnapshot(true))) << "turn " << turn;
+      if (turn % 7 == 0) {
+        ASSERT_TRUE(SameBlocks(with.core().TakeSnapshot(true), without.core().TakeSnapshot(true))) << "turn " << turn;
+      }
     }
   }
 }
