@@ -209,6 +209,7 @@ void SchedulerCore::Commit(Round& round, Instant now, SchedulerEffects& effects)
   const RequestMeta& request = *round.request;
   DecisionRecord record;
   record.at = now;
+  record.decision = round.id;
   record.request = request.id;
   record.instance = target.instance;
   record.policy = policy_->name();

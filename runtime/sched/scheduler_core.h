@@ -42,6 +42,7 @@ struct DecisionRecord {
   int32_t unanswered = 0;  // candidates whose prediction did not come
   bool predicted = false;
   Prediction prediction;  // the winner's, when predicted
+  DecisionId decision;
 };
 
 class SchedulerEffects {
