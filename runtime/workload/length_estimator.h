@@ -15,9 +15,9 @@ enum class LengthEstimatorKind : uint8_t { kOracle, kMaxTokens, kHint, kMean, kS
 
 // What an estimate may depend on.
 struct LengthKey {
-  RequestId request;             // kOracle only (evaluation)
+  RequestId request;  // kOracle only (evaluation)
   uint32_t length_class = 0;
-  double quantile = 0.5;         // the request's own, in (0, 1); fixed for its life
+  double quantile = 0.5;  // the request's own, in (0, 1); fixed for its life
   std::optional<TokenCount> max_tokens;
   std::optional<TokenCount> hint;
 };

@@ -11,7 +11,7 @@
 namespace foretoken {
 
 struct TraceRequest {
-  RequestMeta meta;    // meta.arrival counts from the start of the trace (>= 0, never decreasing)
+  RequestMeta meta;  // meta.arrival counts from the start of the trace (>= 0, never decreasing)
   RequestTruth truth;
 };
 
