@@ -18,12 +18,12 @@ namespace foretoken {
 struct DelayLaw {
   enum class Kind : uint8_t { kConstant, kUniform, kNormal, kLogNormal, kPareto };
   Kind kind = Kind::kConstant;
-  Duration value;               // kConstant: always; kNormal: mean; kLogNormal: median; kPareto: smallest (> 0)
-  Duration min, max;            // kUniform: min <= max, both included
-  Duration deviation;           // kNormal: standard deviation
-  double sigma = 0;             // kLogNormal: of the logarithm
-  double shape = 0;             // kPareto: > 0; the tail is heavier the smaller it is
-  std::optional<Duration> cap;  // draws above it count as it; required for kPareto, whose tail has no end
+  Duration value = {};               // kConstant: always; kNormal: mean; kLogNormal: median; kPareto: smallest (> 0)
+  Duration min = {}, max = {};       // kUniform: min <= max, both included
+  Duration deviation = {};           // kNormal: standard deviation
+  double sigma = 0;                  // kLogNormal: of the logarithm
+  double shape = 0;                  // kPareto: > 0; the tail is heavier the smaller it is
+  std::optional<Duration> cap = {};  // draws above it count as it; required for kPareto, whose tail has no end
   bool operator==(const DelayLaw&) const = default;
 };
 

@@ -58,31 +58,30 @@ Deliveries Link::OnMessage(Instant now, int64_t bytes) {
   Deliveries out;
   const Instant sent = Transmitted(now, bytes);  // what is lost behind the wire has used it all the same
   if (Lost(now)) return out;
-  Instant at = sent + Draw(faults_.delay, prng_);
-  if (faults_.reorder_probability > 0 && prng_.Chance(faults_.reorder_probability)) {
-    at += Draw(faults_.reorder_delay, prng_);
+  Instant at = sent + Draw(faults_.delay, way_);
+  if (faults_.reorder_probability > 0 && way_.Chance(faults_.reorder_probability)) {
+    at += Draw(faults_.reorder_delay, way_);
     ++counters_.held_back;
   }
   out.Add(InOrder(at));
-  if (faults_.duplicate_probability > 0 && prng_.Chance(faults_.duplicate_probability)) {
-    const Duration way = Draw(faults_.delay, prng_);
-    out.Add(InOrder(sent + way + Draw(faults_.duplicate_delay, prng_)));
+  if (faults_.duplicate_probability > 0 && way_.Chance(faults_.duplicate_probability)) {
+    const Duration way = Draw(faults_.delay, way_);
+    out.Add(InOrder(sent + way + Draw(faults_.duplicate_delay, way_)));
     ++counters_.duplicated;
   }
   return out;
 }
 
 bool Link::Lost(Instant now) {
-  // Every cause draws its own number whatever the others say, so that adding a partition does not change which messages a lossy
-  // link would lose.
+  // Every cause draws its number whatever the others say: adding a partition does not change what else is lost.
   bool lost = false;
   if (faults_.burst_loss) {
     const BurstLoss& b = *faults_.burst_loss;
-    burst_ = burst_ ? !prng_.Chance(b.leave) : prng_.Chance(b.enter);
-    lost = prng_.Chance(burst_ ? b.loss_bad : b.loss_good);
+    burst_ = burst_ ? !loss_.Chance(b.leave) : loss_.Chance(b.enter);
+    lost = loss_.Chance(burst_ ? b.loss_bad : b.loss_good);
     if (lost) ++counters_.burst_lost;
   }
-  if (faults_.drop_probability > 0 && prng_.Chance(faults_.drop_probability) && !lost) {
+  if (faults_.drop_probability > 0 && loss_.Chance(faults_.drop_probability) && !lost) {
     lost = true;
     ++counters_.dropped;
   }
@@ -108,8 +107,8 @@ Instant Link::InOrder(Instant at) {
 }
 
 uint64_t Link::Unseed() const {
-  Prng copy = prng_;
-  return copy.Next();
+  Prng loss = loss_, way = way_;
+  return Mix64(loss.Next(), way.Next());
 }
 
 uint64_t LinkSeed(uint64_t run_seed, const LinkEnd& from, const LinkEnd& to) {

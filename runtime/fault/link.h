@@ -64,14 +64,16 @@ class Link {
   uint64_t Unseed() const;
 
  private:
-  Link(const LinkFaults& faults, uint64_t seed) : faults_(faults), prng_(seed) {}
+  Link(const LinkFaults& faults, uint64_t seed)
+      : faults_(faults), loss_(Prng::ForStream(seed, 0)), way_(Prng::ForStream(seed, 1)) {}
 
   bool Lost(Instant now);
   Instant Transmitted(Instant now, int64_t bytes);
   Instant InOrder(Instant at);
 
   LinkFaults faults_;
-  Prng prng_;
+  Prng loss_;  // apart from way_, so that a partition or another delay does not change what a lossy link loses
+  Prng way_;
   bool burst_ = false;  // Gilbert-Elliott's bad state
   Instant wire_free_;   // the wire is busy until then
   Instant last_at_;     // latest arrival so far (in_order)
