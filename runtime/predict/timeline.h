@@ -77,7 +77,6 @@ class TimelinePredictor final : public Predictor, private TimelineJudge {
   // Steps (timeline_steps.cc).
   bool Agrees(const BatchTrace& trace);
   bool FinishesAgree(const BatchTrace& trace) const;
-  Ticks ComposedDuration();
   void Apply(const BatchTrace& trace);
   void ApplyAdmission(const BatchTrace::Admission& a);
   void ApplyChunk(const BatchTrace::Chunk& c, std::vector<Slot>& sampled);

@@ -22,6 +22,7 @@ void TimelineState::CopyFrom(const TimelineState& o) {
   budget = o.budget;
   zombies = o.zombies;
   zombie_blocks = o.zombie_blocks;
+  zombie_kv = o.zombie_kv;
   tokens_taken = o.tokens_taken;
   peak_used = o.peak_used;
   preempted = o.preempted;
@@ -76,7 +77,7 @@ void TimelineSim::Begin() {
   s_.preempted = false;
   s_.chunk_tokens = s_.chunk_ctx = 0;
   s_.chunks = 0;
-  s_.budget = limits_.max_num_batched_tokens - s_.decoding();
+  s_.budget = limits_.max_num_batched_tokens - s_.decoding() - Wasted();
   for (TimelineState::Prefill& p : s_.prefills) {
     p.chunk = Chunk(p.target - p.computed);
     if (p.chunk == 0) continue;
@@ -192,11 +193,34 @@ void TimelineSim::Admit() {
   }
 }
 
+void TimelineSim::ClearZombies() {
+  s_.zombies = 0;
+  s_.zombie_blocks = s_.zombie_kv = 0;
+}
+
+void TimelineSim::AddZombie(int64_t context) {
+  ++s_.zombies;
+  s_.zombie_blocks += BlocksOf(context);
+  s_.zombie_kv += context + 1;
+}
+
+StepShape TimelineSim::Shape() const {
+  const int64_t ctx = s_.chunk_tokens > 0 ? (s_.chunk_ctx + s_.chunk_tokens / 2) / s_.chunk_tokens : 0;
+  const int32_t wasted = Wasted();
+  return {s_.chunk_tokens, ctx, s_.decoding() + wasted, s_.kv + (wasted > 0 ? s_.zombie_kv : 0)};
+}
+
+Ticks TimelineSim::StepDuration() const {
+  const StepShape shape = Shape();
+  if (shape.prefill_tokens > 0) return w_.clock->Mixed(shape);
+  if (shape.decode_seqs == 0) return 0;
+  return w_.clock->Decode(shape.decode_seqs, shape.decode_kv_tokens).Sum(shape.decode_kv_tokens, 1);
+}
+
 bool TimelineSim::SkipIdle() {
   if (blocked_ == Block::kEmpty) return false;
   s_.prev_time = s_.time = blocked_ == Block::kReady ? std::max(s_.time, ReadyAt(Next().slot)) : s_.time;
-  s_.zombies = 0;
-  s_.zombie_blocks = 0;
+  ClearZombies();
   return true;
 }
 
@@ -204,14 +228,14 @@ bool TimelineSim::ComposeNext() {
   for (;;) {
     Begin();
     Admit();
-    if (s_.running() > 0) return true;
+    if (s_.running() > 0 || Wasted() > 0) return true;
     if (!SkipIdle()) return false;
   }
 }
 
 bool TimelineSim::Execute(TimelineTrack* track, int64_t most_steps) {
   track_ = track;
-  if (s_.running() == 0) return SkipIdle();
+  if (s_.running() == 0 && Wasted() == 0) return SkipIdle();
   if (s_.chunks > 0) {
     ExecuteMixed(track);
   } else {
@@ -222,7 +246,7 @@ bool TimelineSim::Execute(TimelineTrack* track, int64_t most_steps) {
 
 void TimelineSim::ExecuteMixed(TimelineTrack* track) {
   const int64_t n = s_.decoding();
-  StepShape shape{s_.chunk_tokens, (s_.chunk_ctx + s_.chunk_tokens / 2) / s_.chunk_tokens, n, s_.kv};
+  StepShape shape = Shape();
   const Ticks d = w_.clock->Mixed(shape);
   if (track != nullptr && track->others && track->admitted) {
     int64_t ctx = s_.chunk_ctx;
@@ -247,8 +271,7 @@ void TimelineSim::ExecuteMixed(TimelineTrack* track) {
   s_.tokens_taken += n + s_.chunk_tokens;
   s_.kv += n;
   ++s_.step;
-  s_.zombies = 0;
-  s_.zombie_blocks = 0;
+  ClearZombies();
   FinishDecodes(track);
   FinishPrefills(track);
   if (track != nullptr && track->done) TrackEnded(*track);
@@ -256,17 +279,18 @@ void TimelineSim::ExecuteMixed(TimelineTrack* track) {
 
 void TimelineSim::ExecuteRun(TimelineTrack* track, int64_t most_steps) {
   const int64_t n = s_.decoding();
-  const int64_t m = RunLength(track, most_steps);
-  const StepClock::Piece& piece = w_.clock->Decode(n, s_.kv);
-  const Ticks d = piece.Sum(s_.kv, m);
-  const Ticks last = piece.Sum(s_.kv + n * (m - 1), 1);
+  const int64_t m = Wasted() > 0 ? 1 : RunLength(track, most_steps);
+  const StepShape shape = Shape();
+  const StepClock::Piece& piece = w_.clock->Decode(shape.decode_seqs, shape.decode_kv_tokens);
+  const Ticks first = piece.Sum(shape.decode_kv_tokens, 1);
+  const Ticks d = m == 1 ? first : piece.Sum(s_.kv, m);
+  const Ticks last = m == 1 ? first : piece.Sum(s_.kv + n * (m - 1), 1);
   if (track != nullptr && track->decoding) {
-    const Ticks first = piece.Sum(s_.kv, 1);
     track->longest_gap = std::max({track->longest_gap, last, s_.time + first - track->last_token});
     track->last_token = s_.time + d;
-    if (track->others && n > 1) {
-      const int64_t kv = s_.kv - (track->base_ctx + s_.step);
-      track->lost += d - w_.clock->Decode(n - 1, kv).Sum(kv, m);
+    if (track->others && shape.decode_seqs > 1) {
+      const int64_t kv = shape.decode_kv_tokens - (track->base_ctx + s_.step);
+      track->lost += d - w_.clock->Decode(shape.decode_seqs - 1, kv).Sum(kv, m);
     }
   }
   s_.prev_time = s_.time + d - last;
@@ -274,8 +298,7 @@ void TimelineSim::ExecuteRun(TimelineTrack* track, int64_t most_steps) {
   s_.tokens_taken += n * m;
   s_.kv += n * m;
   s_.step += static_cast<int32_t>(m);
-  s_.zombies = 0;
-  s_.zombie_blocks = 0;
+  ClearZombies();
   FinishDecodes(track);
   if (track != nullptr && track->done) TrackEnded(*track);
 }
@@ -330,10 +353,7 @@ void TimelineSim::FinishDecodes(TimelineTrack* track) {
   while (s_.front < s_.decodes.size() && s_.decodes[s_.front].finish < s_.step) {
     const TimelineState::Decode& d = s_.decodes[s_.front++];
     s_.kv -= d.base_ctx + s_.step;
-    if (limits_.async_scheduling) {
-      ++s_.zombies;
-      s_.zombie_blocks += BlocksOf(d.base_ctx + s_.step - 1);
-    }
+    if (limits_.async_scheduling) AddZombie(d.base_ctx + s_.step - 1);
     if (track == nullptr) continue;
     if (d.slot == track->slot) {
       track->end = s_.time;
@@ -370,10 +390,7 @@ void TimelineSim::FinishPrefills(TimelineTrack* track) {
       }
     }
     if (ends) {
-      if (limits_.async_scheduling) {
-        ++s_.zombies;
-        s_.zombie_blocks += BlocksOf(p.target);
-      }
+      if (limits_.async_scheduling) AddZombie(p.target);
       if (track != nullptr && !tracked && track->others) OtherEnded(p.slot, *track);
       continue;
     }

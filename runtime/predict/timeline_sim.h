@@ -58,6 +58,7 @@ struct TimelineState {
   int32_t budget = 0;   // tokens left in the step being composed
   int32_t zombies = 0;  // asynchronous: ended in the step before, still holding their place
   int64_t zombie_blocks = 0;
+  int64_t zombie_kv = 0;     // their contexts in the step being composed, should they compute one token in vain
   int64_t tokens_taken = 0;  // KV tokens written since the head: tells the fate of preempted requests' cached blocks
   int64_t peak_used = 0;     // upper bound of the blocks ever used on the way here
   bool preempted = false;    // the step being composed preempted: it admits nothing
@@ -130,6 +131,8 @@ class TimelineSim {
   // Until the tracked request ends, or `most_events` runs were executed.
   void RunUntilEnd(TimelineTrack& track, int32_t most_events);
 
+  // Of the step being composed.
+  Ticks StepDuration() const;
   Ticks ComposeTime() const { return limits_.async_scheduling ? s_.prev_time : s_.time; }
   // Blocks used by the step being composed, exactly.
   int64_t UsedBlocks(int64_t steps_ahead = 0) const;
@@ -147,6 +150,11 @@ class TimelineSim {
   int32_t Chunk(int64_t remaining) const;
   Candidate Next() const;
   Ticks ReadyAt(Slot slot) const { return TicksOf(Duration::Nanos(w_.requests[slot].ready_ns - w_.head_ns)); }
+  // An asynchronous engine learns of an end-of-sequence token one batch late: those that ended compute once more.
+  int32_t Wasted() const { return limits_.async_scheduling && limits_.stop_at_eos ? s_.zombies : 0; }
+  StepShape Shape() const;
+  void ClearZombies();
+  void AddZombie(int64_t context);
   int64_t BlocksOf(int64_t tokens) const { return (tokens + limits_.block_size - 1) / limits_.block_size; }
   int64_t UsedAtMost(int64_t more_tokens = 0) const;
   bool Fits(int64_t blocks);

@@ -51,15 +51,6 @@ bool TimelinePredictor::FinishesAgree(const BatchTrace& trace) const {
   return true;
 }
 
-// Of the step composed in work_.
-Ticks TimelinePredictor::ComposedDuration() {
-  if (work_.chunks == 0) {
-    return work_.decoding() == 0 ? 0 : clock_.Decode(work_.decoding(), work_.kv).Sum(work_.kv, 1);
-  }
-  return clock_.Mixed(
-      {work_.chunk_tokens, (work_.chunk_ctx + work_.chunk_tokens / 2) / work_.chunk_tokens, work_.decoding(), work_.kv});
-}
-
 void TimelinePredictor::OnStep(const BatchTrace& trace) {
   follows_steps_ = true;
   ++counters_.steps;
@@ -72,7 +63,7 @@ void TimelinePredictor::OnStep(const BatchTrace& trace) {
       ++counters_.disagreed;
       reach_valid_ = false;
     } else {
-      predicted_end = work_.time + ComposedDuration();
+      predicted_end = work_.time + sim.StepDuration();
     }
   }
   const bool agreed = reach_valid_;
@@ -119,7 +110,7 @@ void TimelinePredictor::Apply(const BatchTrace& trace) {
     StartDecode(slot, generated, admit);
   }
   head_.zombies = 0;
-  head_.zombie_blocks = 0;
+  head_.zombie_blocks = head_.zombie_kv = 0;
   for (const BatchTrace::Finish& f : trace.finished) ApplyFinish(f, trace.end());
   RaiseOverdue();
   head_.time = 0;
@@ -205,7 +196,10 @@ void TimelinePredictor::ApplyFinish(const BatchTrace::Finish& f, Instant at) {
   const MirrorRequest& r = requests_[slot];
   if (profile_.limits.async_scheduling && r.phase != MirrorPhase::kWaiting) {
     ++head_.zombies;
-    head_.zombie_blocks += (r.prompt + f.output_tokens + profile_.limits.block_size - 1) / profile_.limits.block_size;
+    // The last token's KV is not computed, unless in vain by the batch in flight.
+    const int64_t context = r.prompt + f.output_tokens - 1;
+    head_.zombie_blocks += (context + profile_.limits.block_size - 1) / profile_.limits.block_size;
+    head_.zombie_kv += context + 1;
   }
   if (r.predicted_end >= 0 && f.reason != FinishReason::kAborted) {
     e2e_error_.Observe(Duration::Nanos(int64_t{r.predicted_end} << kOffsetBits),
@@ -259,7 +253,7 @@ void TimelinePredictor::AdvanceTo(Instant now) {
     work_.CopyFrom(head_);
     TimelineSim sim(world, work_);
     if (!sim.ComposeNext()) return;
-    const Ticks end = work_.time + ComposedDuration();
+    const Ticks end = work_.time + sim.StepDuration();
     if (head_ns_ + DurationOf(end).nanos() > now.nanos()) return;
     reach_valid_ = false;
     BatchTrace trace;
