@@ -15,7 +15,10 @@ namespace {
 constexpr char kVersion[] = "foretoken 0.1.0";
 
 // One line per command, e.g. AddSimulateCommand(app, exit_code); the order is the order in --help.
-void AddCommands(CLI::App& app, int& exit_code) { AddEngineCommand(app, exit_code); }
+void AddCommands(CLI::App& app, int& exit_code) {
+  AddEngineCommand(app, exit_code);
+  AddTraceCommand(app, exit_code);
+}
 
 std::vector<std::string> CommandNames(const CLI::App& app) {
   std::vector<std::string> names;

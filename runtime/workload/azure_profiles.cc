@@ -2,6 +2,7 @@
 
 #include <iterator>
 #include <numeric>
+#include <string>
 #include <vector>
 
 namespace foretoken {
@@ -376,6 +377,15 @@ const SynthProfile& AzureCode2023() {
     return p;
   }();
   return profile;
+}
+
+Result<const SynthProfile*> EmbeddedProfile(std::string_view name) {
+  std::string known;
+  for (const SynthProfile* profile : {&AzureConv2023(), &AzureCode2023()}) {
+    if (profile->name == name) return profile;
+    known += (known.empty() ? "" : ", ") + profile->name;
+  }
+  return Error{"profile \"" + std::string(name) + "\": unknown; known are " + known};
 }
 
 }  // namespace foretoken

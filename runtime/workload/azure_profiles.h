@@ -5,11 +5,17 @@
 // Licence of these figures, as of the data: CC-BY-4.0 (https://creativecommons.org/licenses/by/4.0/); changed: summarised.
 #pragma once
 
+#include <string_view>
+
+#include "runtime/base/result.h"
 #include "runtime/workload/synth_profile.h"
 
 namespace foretoken {
 
 const SynthProfile& AzureConv2023();
 const SynthProfile& AzureCode2023();
+
+// By name ("azure-conv-2023", "azure-code-2023"). Error: lists them.
+Result<const SynthProfile*> EmbeddedProfile(std::string_view name);
 
 }  // namespace foretoken
