@@ -23,7 +23,8 @@ class LoopedEngine final : public EmulatedEngine {
       : options_(o.options_), core_(o.core_->Clone()), depth_(o.depth_), now_(o.now_), ran_to_(o.ran_to_), gpu_free_(o.gpu_free_),
         waiting_for_result_(o.waiting_for_result_), blocked_(o.blocked_), empty_turns_(o.empty_turns_), inbox_(o.inbox_),
         inbox_head_(o.inbox_head_), flying_(o.flying_), first_(o.first_), in_flight_(o.in_flight_), composed_(o.composed_),
-        reported_(o.reported_), cancelled_(o.cancelled_), preempted_before_(o.preempted_before_), counters_(o.counters_), segment_(o.segment_), segment_seqs_(o.segment_seqs_) {}
+        reported_(o.reported_), cancelled_(o.cancelled_), preempted_before_(o.preempted_before_), counters_(o.counters_), idle_preemptions_(o.idle_preemptions_),
+        last_preempted_(o.last_preempted_), segment_(o.segment_), segment_seqs_(o.segment_seqs_) {}
 
   void Submit(const EngineRequest& request, Instant at) override { Post({at, true, request}); }
   void Abort(RequestId request, Instant at) override {
@@ -64,6 +65,7 @@ class LoopedEngine final : public EmulatedEngine {
   void TakeAborts();
   void AbortNow(RequestId request);
   bool Compose();
+  void BreakLivelock(EngineSink& sink);
   Duration DurationOf(const StepShape& shape);
   void Describe(const BatchSummary& summary, const Flying& f, BatchTrace& trace);
   void Complete(EngineSink& sink);
@@ -87,13 +89,16 @@ class LoopedEngine final : public EmulatedEngine {
   std::vector<RequestId> cancelled_;         // since the last executed step's end
   std::vector<RequestId> preempted_before_;  // by batches that computed nothing, since the last that did
   Counters counters_;
+  int64_t idle_preemptions_ = 0;  // since a token last came out
+  RequestId last_preempted_;
   // The linear piece of the step-time model around the last pure-decode step.
   DecodeSegment segment_;
   int64_t segment_seqs_ = -1;
 };
 
 void LoopedEngine::Post(Message m) {
-  FT_CHECK(m.at >= ran_to_ || m.at >= now_);
+  m.at = std::max(m.at, options_.start);
+  FT_CHECK(m.at >= ran_to_);
   if (InboxEmpty()) {
     inbox_.clear();
     inbox_head_ = 0;
@@ -180,7 +185,11 @@ bool LoopedEngine::Compose() {
   f.executed = !summary.empty();
   f.step = composed_;
   f.start = f.end = now_;
-  counters_.preemptions += summary.preempted.size();
+  if (!summary.preempted.empty()) {
+    counters_.preemptions += summary.preempted.size();
+    idle_preemptions_ += static_cast<int64_t>(summary.preempted.size());
+    last_preempted_ = summary.preempted.back();
+  }
   counters_.blocks_evicted += static_cast<uint64_t>(summary.evicted);
   if (f.executed) {
     f.start = std::max(now_, gpu_free_);
@@ -203,6 +212,7 @@ void LoopedEngine::Complete(EngineSink& sink) {
   first_ = (first_ + 1) % kMaxDepth;
   --in_flight_;
   counters_.tokens += static_cast<uint64_t>(result.tokens);
+  if (result.tokens > 0) idle_preemptions_ = 0;
   if (f.executed) {
     ++counters_.steps;
     ++reported_;
@@ -221,6 +231,18 @@ void LoopedEngine::Complete(EngineSink& sink) {
   for (const BatchTrace::Finish& finish : result.finished) sink.OnFinished(finish.request, finish, now_);
 }
 
+// Without the full-ISL gate, partial prefills can preempt each other in turn and for ever (the specification does so too). The
+// second deliberate difference: after far more preemptions without a token than one shortage explains, the last victim is refused.
+void LoopedEngine::BreakLivelock(EngineSink& sink) {
+  const int64_t bound = 1000 + 8 * static_cast<int64_t>(options_.config.max_num_seqs);
+  if (idle_preemptions_ <= bound) return;
+  idle_preemptions_ = 0;
+  if (!core_->Abort(last_preempted_)) return;
+  ++counters_.livelocks;
+  sink.OnRejected(last_preempted_, OutcomeReason::kNeverFits, now_);
+  if (options_.traces) cancelled_.push_back(last_preempted_);
+}
+
 void LoopedEngine::RunUntil(Instant until, EngineSink& sink) {
   // A batch that can do nothing is tried this often before the engine waits for a message (its state has settled by then).
   constexpr int32_t kEmptyTurnsMax = 4;
@@ -228,6 +250,7 @@ void LoopedEngine::RunUntil(Instant until, EngineSink& sink) {
     if (waiting_for_result_) {
       if (Oldest().end > until) break;
       Complete(sink);
+      BreakLivelock(sink);
       waiting_for_result_ = false;
       if (empty_turns_ >= kEmptyTurnsMax) blocked_ = core_->HasRequests();
     }

@@ -20,7 +20,9 @@ class EngineSink {
   virtual void OnStep(const BatchTrace& trace) = 0;
   virtual void OnFirstToken(RequestId request, Instant at) = 0;
   virtual void OnFinished(RequestId request, const BatchTrace::Finish& finish, Instant at) = 0;
-  // The engine refuses it (too long, or it can never fit).
+  // The engine refuses it: kTooLong (prompt >= max_model_len); kNeverFits: the KV blocks of all that it will compute exceed the
+  // pool, or without chunked prefill the token budget; or preemptions went round without a token for long and it was the last
+  // victim. vLLM would hold the request for ever in the last two cases, and often everything behind it.
   virtual void OnRejected(RequestId request, OutcomeReason reason, Instant at) = 0;
 };
 
@@ -38,6 +40,7 @@ class EmulatedEngine {
     uint64_t preemptions = 0;
     uint64_t tokens = 0;         // output tokens
     uint64_t blocks_evicted = 0;
+    uint64_t livelocks = 0;      // requests refused because preemptions went round without a token
   };
 
   static Result<std::unique_ptr<EmulatedEngine>> Make(Options options);
