@@ -245,6 +245,26 @@ std::string ConfigNode::Shown() const {
   return quoted ? "\"" + shown + "\"" : shown;
 }
 
+std::string ConfigNode::ToFlow() const {
+  const bool map = kind == Kind::kMap;
+  if (kind == Kind::kNull) return "~";
+  if (kind == Kind::kScalar) {
+    const bool plain = !quoted && scalar.find_first_of(",[]{}#&*!|>'\"%@`\n\r\t\\") == std::string::npos &&
+                       scalar.find(": ") == std::string::npos;
+    if (plain) return scalar;
+    std::string text = "\"";
+    for (const char c : scalar) {
+      if (c == '"' || c == '\\') text += '\\';
+      text += c == '\n' ? std::string("\\n") : std::string(1, c);
+    }
+    return text + "\"";
+  }
+  std::string text = map ? "{" : "[";
+  for (size_t i = 0; i < items.size(); ++i)
+    text += (i == 0 ? " " : ", ") + (map ? keys[i] + ": " : std::string()) + items[i].ToFlow();
+  return text + (map ? " }" : " ]");
+}
+
 void ConfigErrorSink::Add(const Position& at, std::string path, std::string message) {
   std::string where = file_name_ + ":" + std::to_string(at.line) + ":" + std::to_string(at.column);
   if (at.override_index >= 0) where = "--set " + overrides_[static_cast<size_t>(at.override_index)];

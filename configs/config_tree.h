@@ -32,6 +32,8 @@ struct ConfigNode {
   const ConfigNode* Find(std::string_view key) const;
   // As text for a message: a scalar as written (shortened), "{...}" or "[...]".
   std::string Shown() const;
+  // The whole value on one line, such that reading it gives the node again: what --set takes.
+  std::string ToFlow() const;
 };
 
 // Collects mistakes; knows how to say where a position is.

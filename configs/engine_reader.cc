@@ -1,7 +1,9 @@
 #include "configs/engine_reader.h"
 
 #include <algorithm>
-#include <filesystem>
+#include <cstdlib>
+#include <map>
+#include <memory>
 #include <optional>
 #include <utility>
 
@@ -54,11 +56,53 @@ std::vector<int32_t> VllmGraphSizes(const EngineConfig& limits) {
   return sizes;
 }
 
+// Step-time tables by file, or by the name of one that the program carries with it; each is read once.
+class StepTables {
+ public:
+  explicit StepTables(const ConfigFiles& files) : files_(files) {}
+  // nullptr after an error.
+  std::shared_ptr<const StepTimeTable> Find(const ConfigNode& node, const std::string& path, ConfigErrorSink& sink);
+
+ private:
+  const ConfigFiles& files_;
+  std::map<std::string, std::shared_ptr<const StepTimeTable>> tables_;
+};
+
+std::shared_ptr<const StepTimeTable> StepTables::Find(const ConfigNode& node, const std::string& path, ConfigErrorSink& sink) {
+  std::string text;
+  std::string name = node.scalar;
+  const bool is_name = node.kind == ConfigNode::Kind::kScalar && name.find_first_of("/.") == std::string::npos;
+  if (const std::optional<std::string_view> embedded = EmbeddedTableText(name); embedded) {
+    text = *embedded;
+  } else if (is_name || (node.kind == ConfigNode::Kind::kScalar && !name.ends_with(".csv"))) {
+    std::vector<std::string_view> names;
+    for (const EmbeddedTable& table : EmbeddedTables()) names.push_back(table.name);
+    sink.Add(node, path, "must be a .csv file or a table that the program carries" + DidYouMean(name, names));
+    return nullptr;
+  } else {
+    name = files_.Find(node, path, sink);
+    if (name.empty()) return nullptr;
+    Result<std::string> file = ReadConfigFile(name);
+    if (!file.ok()) {
+      sink.Add(node, path, file.error().message);
+      return nullptr;
+    }
+    text = std::move(file).value();
+  }
+  if (const auto known = tables_.find(name); known != tables_.end()) return known->second;
+  Result<StepTimeTable> table = ParseStepTable(text, name);
+  if (!table.ok()) {
+    sink.Add(node, path, table.error().message);
+    return nullptr;
+  }
+  return tables_[name] = std::make_shared<const StepTimeTable>(std::move(table).value());
+}
+
 // One engine's entry.
 class EngineReader {
  public:
-  EngineReader(const ConfigNode& node, std::string name, const std::string& path, ConfigErrorSink& sink, ConfigFiles& files)
-      : map_(node, path, sink), files_(files) {
+  EngineReader(const ConfigNode& node, std::string name, const std::string& path, ConfigErrorSink& sink, StepTables& tables)
+      : map_(node, path, sink), tables_(tables) {
     engine_.name = std::move(name);
   }
 
@@ -142,7 +186,7 @@ class EngineReader {
     }
     if (table != nullptr) {
       engine_.step_table = table->scalar;
-      table_ = files_.Table(*table, map_.PathOf("step_table"), map_.sink());
+      table_ = tables_.Find(*table, map_.PathOf("step_table"), map_.sink());
       engine_.step_time.law = table_;
     } else {
       engine_.step_time.law = law;
@@ -206,7 +250,7 @@ class EngineReader {
       if (law != nullptr) model.law = law;
       if (const ConfigNode* table = map.Find("step_table"); table != nullptr) {
         if (map.Has("step_law")) map.Fault("step_law", "step_table is given too; only one of them can hold");
-        const auto loaded = files_.Table(*table, map.PathOf("step_table"), map.sink());
+        const auto loaded = tables_.Find(*table, map.PathOf("step_table"), map.sink());
         if (loaded != nullptr) model.law = loaded;
       }
       map.Time("host_overhead", {Duration(), Duration::Seconds(1)}, model.host_overhead);
@@ -218,97 +262,24 @@ class EngineReader {
   }
 
   ConfigMap map_;
-  ConfigFiles& files_;
+  StepTables& tables_;
   EngineSpec engine_;
   bool emulated_ = true;
   std::shared_ptr<const StepTimeTable> table_;
 };
 
-std::vector<std::string> FilesIn(const std::string& folder) {
-  std::vector<std::string> names;
-  std::error_code error;
-  for (std::filesystem::directory_iterator it(folder, error), end; !error && it != end; it.increment(error))
-    names.push_back(it->path().filename().string());
-  std::sort(names.begin(), names.end());
-  return names;
-}
-
-std::string Join(const std::string& folder, const std::string& path) {
-  return folder.empty() || path.starts_with('/') ? path : folder + "/" + path;
-}
-
 }  // namespace
 
-std::vector<std::string> ConfigFiles::Folders(const ConfigNode& node) const {
-  std::vector<std::string> folders;
-  if (node.at.override_index >= 0) folders.push_back("");
-  folders.push_back(base_dir_);
-  folders.push_back(Join(base_dir_, ".."));
-  return folders;
-}
-
-std::string ConfigFiles::Find(const ConfigNode& node, const std::string& path, ConfigErrorSink& sink) const {
-  if (node.kind != ConfigNode::Kind::kScalar || node.scalar.empty() || node.scalar.find('\0') != std::string::npos) {
-    sink.Add(node, path, "must be the path of a file");
-    return "";
-  }
-  std::error_code error;
-  for (const std::string& folder : Folders(node)) {
-    const std::string candidate = Join(folder, node.scalar);
-    if (std::filesystem::is_regular_file(candidate, error)) return std::filesystem::path(candidate).lexically_normal().string();
-  }
-  const std::filesystem::path written(node.scalar);
-  for (const std::string& folder : Folders(node)) {
-    const std::vector<std::string> names = FilesIn(std::filesystem::path(Join(folder, node.scalar)).parent_path().string());
-    if (names.empty()) continue;
-    const std::string near = NearestOf(written.filename().string(), {names.begin(), names.end()});
-    sink.Add(node, path, "no such file (did you mean \"" + (written.parent_path() / near).string() + "\"?)");
-    return "";
-  }
-  sink.Add(node, path, "no such file");
-  return "";
-}
-
-std::shared_ptr<const StepTimeTable> ConfigFiles::Table(const ConfigNode& node, const std::string& path,
-                                                        ConfigErrorSink& sink) {
-  std::string text;
-  std::string name = node.scalar;
-  const bool is_name = node.kind == ConfigNode::Kind::kScalar && name.find_first_of("/.") == std::string::npos;
-  if (const std::optional<std::string_view> embedded = EmbeddedTableText(name); embedded) {
-    text = *embedded;
-  } else if (is_name || (node.kind == ConfigNode::Kind::kScalar && !name.ends_with(".csv"))) {
-    std::vector<std::string_view> names;
-    for (const EmbeddedTable& table : EmbeddedTables()) names.push_back(table.name);
-    sink.Add(node, path, "must be a .csv file or a table that the program carries" + DidYouMean(name, names));
-    return nullptr;
-  } else {
-    name = Find(node, path, sink);
-    if (name.empty()) return nullptr;
-    Result<std::string> file = ReadConfigFile(name);
-    if (!file.ok()) {
-      sink.Add(node, path, file.error().message);
-      return nullptr;
-    }
-    text = std::move(file).value();
-  }
-  if (const auto known = tables_.find(name); known != tables_.end()) return known->second;
-  Result<StepTimeTable> table = ParseStepTable(text, name);
-  if (!table.ok()) {
-    sink.Add(node, path, table.error().message);
-    return nullptr;
-  }
-  return tables_[name] = std::make_shared<const StepTimeTable>(std::move(table).value());
-}
-
-std::vector<EngineSpec> ReadEngines(ConfigMap& root, double step_factor, ConfigFiles& files) {
+std::vector<EngineSpec> ReadEngines(ConfigMap& root, double step_factor, const ConfigFiles& files) {
   std::vector<EngineSpec> engines;
+  StepTables tables(files);
   const ConfigNode* node = root.Require("engines");
   if (node == nullptr) return engines;
   const ConfigMap map(*node, "engines", root.sink());
   if (node->kind == ConfigNode::Kind::kMap && node->items.empty()) root.Fault("engines", "must have at least one engine");
   for (size_t i = 0; i < map.node().items.size(); ++i) {
     const std::string& name = map.node().keys[i];
-    engines.push_back(EngineReader(map.node().items[i], name, "engines." + name, root.sink(), files).Read(step_factor));
+    engines.push_back(EngineReader(map.node().items[i], name, "engines." + name, root.sink(), tables).Read(step_factor));
   }
   return engines;
 }

@@ -176,8 +176,9 @@ void ReadRestart(const ConfigItem& item, ConfigErrorSink& sink, std::vector<Rest
 
 }  // namespace
 
-ConfigResult<FaultPlan> ParseFaultPlan(std::string_view text, std::string_view file_name) {
-  ConfigErrorSink sink(file_name, {});
+ConfigResult<FaultPlan> ParseFaultPlan(std::string_view text, std::string_view file_name,
+                                       const std::vector<std::string>& overrides) {
+  ConfigErrorSink sink(file_name, overrides);
   const ConfigNode tree = ReadConfigTree(text, sink);
   if (!sink.empty()) return sink.Take();
   FaultPlan plan;

@@ -10,7 +10,9 @@
 
 namespace foretoken {
 
-ConfigResult<FaultPlan> ParseFaultPlan(std::string_view text, std::string_view file_name);
+// `overrides`: "path=value" each, as ParseTopology takes them.
+ConfigResult<FaultPlan> ParseFaultPlan(std::string_view text, std::string_view file_name,
+                                       const std::vector<std::string>& overrides = {});
 ConfigResult<FaultPlan> LoadFaultPlan(const std::string& path);
 
 // One sentence per pattern of the plan that names no instance: such a rule would silently do nothing.
