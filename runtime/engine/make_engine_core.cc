@@ -1,16 +1,12 @@
 #include "runtime/engine/engine_core.h"
+#include "runtime/engine/sglang_core.h"
 #include "runtime/engine/vllm_core.h"
 
 namespace foretoken {
 
 Result<std::unique_ptr<EngineCore>> MakeEngineCore(const EngineConfig& config) {
-  switch (config.kind) {
-    case EngineKind::kVllm:
-      return VllmCore::Make(config);
-    case EngineKind::kSglang:
-      break;  // MakeSglangCore(config) of runtime/engine/sglang_core.h goes here
-  }
-  return Error{"engine kind sglang: no core for it in this build; use vllm"};
+  if (config.kind == EngineKind::kSglang) return MakeSglangCore(config);
+  return VllmCore::Make(config);
 }
 
 Result<std::unique_ptr<EngineCore>> RestoreEngineCore(const EngineConfig& config, const Snapshot& snapshot,
