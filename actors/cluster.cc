@@ -1,0 +1,176 @@
+#include "actors/cluster.h"
+
+#include <algorithm>
+#include <caf/all.hpp>
+#include <string>
+#include <utility>
+
+#include "actors/instance.h"
+#include "actors/link.h"
+#include "actors/scheduler.h"
+#include "actors/simulator.h"
+#include "runtime/base/prng.h"
+#include "runtime/fault/link.h"
+
+namespace foretoken {
+namespace {
+
+class ClusterBuilder {
+ public:
+  ClusterBuilder(caf::actor_system& system, const HostClock& clock, const RunOptions& run, const ClusterOptions& options)
+      : system_(system), clock_(clock), run_(run), options_(options), faults_(!run.faults.empty()) {}
+
+  Result<Cluster> Build() {
+    const auto needs = PolicyNeedsOf(run_.scheduler.policy);
+    if (!needs.ok()) return needs.error();
+    mirrors_ = *needs >= PolicyNeeds::kPredictions || run_.level != SyncLevel::kNone;
+    for (Status (ClusterBuilder::*step)() : {&ClusterBuilder::AddInstances, &ClusterBuilder::AddSimulators,
+                                             &ClusterBuilder::Connect, &ClusterBuilder::AddSchedulers}) {
+      const Status s = (this->*step)();
+      if (s.ok()) continue;
+      cluster_.Stop();
+      return s.error();
+    }
+    return std::move(cluster_);
+  }
+
+ private:
+  Result<PolicyNeeds> PolicyNeedsOf(const std::string& name) const {
+    const auto policy = MakePolicy(name, run_.scheduler.weights);
+    if (!policy.ok()) return policy.error();
+    return policy.value()->needs();
+  }
+
+  bool liveness() const { return (faults_ || options_.heartbeats) && run_.level != SyncLevel::kNone; }
+
+  Status AddInstances() {
+    for (uint32_t k = 0; k < run_.instances.size(); ++k) {
+      InstanceCore::Options o;
+      o.instance = InstanceId(k);
+      o.engine = run_.instances[k].engine;
+      o.level = run_.level;
+      o.poll_interval = run_.poll_interval;
+      if (faults_ || options_.heartbeats) o.heartbeat = run_.heartbeat;
+      o.exact_snapshots = run_.exact_snapshots;
+      auto core = InstanceCore::Make(std::move(o));
+      if (!core.ok()) return Error{run_.instances[k].name + ": " + core.error().message};
+      const auto for_engine = [make = options_.for_engine, k](const RequestMeta& r) { return make(InstanceId(k), r); };
+      cluster_.instances.push_back(SpawnInstance(system_, clock_, {InstanceId(k), std::move(core).value(), for_engine}));
+    }
+    return Status();
+  }
+
+  Result<caf::actor> AddLink(uint32_t k, bool to_simulator, const caf::actor& to) {
+    const LinkEnd instance{LinkRole::kInstance, run_.instances[k].name},
+        simulator{LinkRole::kSimulator, run_.instances[k].name};
+    const LinkEnd& from = to_simulator ? instance : simulator;
+    const LinkEnd& at = to_simulator ? simulator : instance;
+    const LinkFaults* faults = run_.faults.FaultsOf(from, at);
+    auto link = Link::Make(faults != nullptr ? *faults : LinkFaults{}, LinkSeed(run_.scheduler.seed, from, at));
+    if (!link.ok()) return Error{run_.instances[k].name + ": " + link.error().message};
+    return SpawnLink(system_, clock_, {std::move(link).value(), to, k});
+  }
+
+  Result<std::unique_ptr<SimulatorCore>> MakeCore(uint32_t k) const {
+    auto lengths = run_.make_lengths(run_.scheduler.seed);
+    if (!lengths.ok()) return lengths.error();
+    InstanceProfile profile = run_.instances[k].profile;
+    profile.instance = InstanceId(k);
+    auto predictor = run_.make_predictor(profile, lengths->get());
+    if (!predictor.ok()) return Error{run_.instances[k].name + ": " + predictor.error().message};
+    SimulatorCore::Options o{profile,         run_.level,           run_.sequencer, run_.stale_after,
+                             run_.dead_after, run_.confirm_timeout, liveness()};
+    return std::make_unique<SimulatorCore>(std::move(o), std::move(predictor).value(), std::move(lengths).value());
+  }
+
+  Status AddSimulators() {
+    if (!mirrors_) return Status();
+    const uint32_t n = static_cast<uint32_t>(run_.instances.size());
+    const uint32_t shard = static_cast<uint32_t>(std::max<size_t>(1, options_.shard_size));
+    resync_to_.resize(n);
+    for (uint32_t first = 0; first < n; first += shard) {
+      SimulatorActorOptions o;
+      const uint32_t count = std::min(shard, n - first);
+      for (uint32_t k = first; k < first + count; ++k) {
+        auto core = MakeCore(k);
+        if (!core.ok()) return core.error();
+        o.cores.push_back(std::move(core).value());
+        resync_to_[k] = cluster_.instances[k];
+        if (faults_) {
+          auto link = AddLink(k, false, cluster_.instances[k]);
+          if (!link.ok()) return link.error();
+          resync_to_[k] = *link;
+        }
+        o.resync_to.push_back(resync_to_[k]);
+      }
+      hosts_.push_back({SpawnSimulator(system_, clock_, std::move(o)), InstanceId(first), count});
+      cluster_.simulators.push_back(hosts_.back().actor);
+    }
+    return Status();
+  }
+
+  Status Connect() {
+    for (uint32_t k = 0; k < cluster_.instances.size(); ++k) {
+      ConnectCall call;
+      if (mirrors_) {
+        call.simulator = cluster_.simulators[k / std::max<size_t>(1, options_.shard_size)];
+        call.stream = call.simulator;
+        if (faults_) {
+          auto link = AddLink(k, true, call.simulator);
+          if (!link.ok()) return link.error();
+          call.stream = *link;
+          cluster_.links.push_back(*link);
+          cluster_.links.push_back(resync_to_[k]);
+        }
+      }
+      caf::anon_send(cluster_.instances[k], call);
+    }
+    return Status();
+  }
+
+  Status AddSchedulers() {
+    std::vector<SchedulerCore::InstanceInfo> infos;
+    for (const RunOptions::Instance& i : run_.instances) infos.push_back({i.profile.step_time, i.kv_tokens, i.models});
+    for (int32_t k = 0; k < std::max(run_.scheduler_count, 1); ++k) {
+      SchedulerActorOptions o;
+      o.core = run_.scheduler;
+      if (k > 0) o.core.seed = Mix64(o.core.seed, static_cast<uint64_t>(k));
+      auto lengths = run_.make_lengths(run_.scheduler.seed);
+      if (!lengths.ok()) return lengths.error();
+      o.infos = infos;
+      o.lengths = std::move(lengths).value();
+      o.simulators = hosts_;
+      o.instances = cluster_.instances;
+      o.open_rounds_max = options_.open_rounds_max;
+      o.on_decision = options_.on_decision;
+      auto scheduler = SpawnScheduler(system_, clock_, std::move(o));
+      if (!scheduler.ok()) return scheduler.error();
+      cluster_.schedulers.push_back(*scheduler);
+    }
+    return Status();
+  }
+
+  caf::actor_system& system_;
+  HostClock clock_;
+  const RunOptions& run_;
+  const ClusterOptions& options_;
+  const bool faults_;
+  bool mirrors_ = false;
+  std::vector<caf::actor> resync_to_;
+  std::vector<SimulatorHost> hosts_;
+  Cluster cluster_;
+};
+
+}  // namespace
+
+void Cluster::Stop() const {
+  for (const auto* actors : {&schedulers, &links, &simulators, &instances})
+    for (const caf::actor& a : *actors) caf::anon_send_exit(a, caf::exit_reason::user_shutdown);
+}
+
+Result<Cluster> SpawnCluster(caf::actor_system& system, const HostClock& clock, const RunOptions& run,
+                             const ClusterOptions& options) {
+  return ClusterBuilder(system, clock, run, options).Build();
+}
+
+}  // namespace foretoken

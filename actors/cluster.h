@@ -1,0 +1,41 @@
+// Cluster: all the actors of one process - SCHEDULERs, SIMULATOR hosts, INSTANCEs, and LINKs where the fault plan asks for them - from
+// the same RunOptions as the plain virtual host takes, wired together. It owns nothing but handles; Stop() ends them all.
+#pragma once
+
+#include <caf/actor.hpp>
+#include <caf/fwd.hpp>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "actors/host_clock.h"
+#include "runtime/base/result.h"
+#include "runtime/engine/engine_core.h"
+#include "runtime/eval/virtual_host.h"
+#include "runtime/sched/scheduler_core.h"
+
+namespace foretoken {
+
+struct ClusterOptions {
+  size_t shard_size = 1;          // SIMULATORs per actor
+  size_t open_rounds_max = 1024;  // per SCHEDULER
+  bool heartbeats = false;        // also without faults: live, silence means something
+  std::function<EngineRequest(InstanceId, const RequestMeta&)> for_engine;
+  std::function<void(const DecisionRecord&)> on_decision;  // called in SCHEDULER actors; may be empty
+};
+
+struct Cluster {
+  std::vector<caf::actor> schedulers;
+  std::vector<caf::actor> simulators;  // hosts; empty when nothing reads predictions or streams
+  std::vector<caf::actor> instances;   // by InstanceId
+  std::vector<caf::actor> links;       // instance -> simulator at 2k, simulator -> instance at 2k + 1; empty without faults
+
+  // Ends every actor. Live: await their end with the actor system's destructor or await_all_actors_done().
+  void Stop() const;
+};
+
+// Error: what in the options cannot be run.
+Result<Cluster> SpawnCluster(caf::actor_system& system, const HostClock& clock, const RunOptions& run,
+                             const ClusterOptions& options);
+
+}  // namespace foretoken

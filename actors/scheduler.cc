@@ -1,0 +1,278 @@
+//   client --ScheduleCall--> SCHEDULER --PredictCall--> SIMULATOR hosts (all at once)
+//                                     <-PredictedReply-
+//                                     --EnqueueCall---> the winner's host
+//                                     <-EnqueueReply--
+//   client <--DecisionNote-- SCHEDULER --DispatchCall-> INSTANCE --TokenEvent, RequestOutcome--> SCHEDULER, client
+// Replies that come after the round's deadline, or from a host that was given up, are counted by the core.
+#include "actors/scheduler.h"
+
+#include <caf/actor_ostream.hpp>
+#include <caf/all.hpp>
+#include <deque>
+#include <utility>
+#include <variant>
+
+#include "runtime/base/id_map.h"
+
+namespace foretoken {
+namespace {
+
+class SchedulerShell final : private SchedulerEffects {
+ public:
+  SchedulerShell(caf::event_based_actor* self, const HostClock& clock, SchedulerActorOptions options,
+                 std::unique_ptr<SchedulerCore> core)
+      : self_(self),
+        clock_(clock),
+        options_(std::move(options)),
+        core_(std::move(core)),
+        alarm_(self, clock, SlotClass::kOther, 0) {
+    host_of_.resize(options_.instances.size());
+    for (uint32_t h = 0; h < options_.simulators.size(); ++h) {
+      const SimulatorHost& host = options_.simulators[h];
+      for (uint32_t k = 0; k < host.count; ++k) host_of_[host.first.value() + k] = h;
+      self->monitor(host.actor);
+    }
+    down_.resize(options_.simulators.size());
+  }
+
+  // What may open a round, or change what the next one sees, keeps its order.
+  struct ScheduleEvent {
+    ScheduleCall call;
+    caf::strong_actor_ptr client;
+  };
+  using Event = std::variant<ScheduleEvent, TokenEvent, RequestOutcome, WithdrawCall>;
+
+  void Offer(Event event) {
+    if (!queue_.empty() || core_->open_rounds() >= options_.open_rounds_max) return queue_.push_back(std::move(event));
+    Handle(event);
+    Pump();
+  }
+
+  void On(const PredictedReply& reply) {
+    const Instant now = clock_.Now();
+    for (const Prediction& p : reply.predictions) core_->OnPrediction(reply.decision, p, now, *this);
+    Pump();
+  }
+  void On(const EnqueueReply& reply) {
+    core_->OnEnqueueReply(reply, clock_.Now(), *this);
+    Pump();
+  }
+  void On(const Tick& tick) {
+    const Instant now = clock_.Now();
+    while (!deadlines_.empty() && deadlines_.front().at <= now) {
+      const DecisionId decision = deadlines_.front().decision;
+      deadlines_.pop_front();
+      core_->OnDeadline(decision, now, *this);
+    }
+    alarm_.Rearm(tick, deadlines_.empty() ? Instant::Max() : deadlines_.front().at);
+    Pump();
+  }
+  void OnSimulatorDown(const caf::actor_addr& gone) {
+    for (uint32_t h = 0; h < options_.simulators.size(); ++h) {
+      if (options_.simulators[h].actor.address() != gone) continue;
+      down_[h] = true;
+      // Open rounds are among those whose deadline has not passed; the core ignores the others.
+      const std::deque<Deadline> open = deadlines_;
+      for (const Deadline& d : open) GiveUp(d.decision, h);
+    }
+    Pump();
+  }
+  void On(const CandidateCall& call) { core_->SetCandidate(call.instance, call.usable); }
+  SchedulerStatus Status() const {
+    SchedulerStatus s{core_->counters(), core_->open_rounds(), queue_.size(), core_->ledger().assigned(), 0};
+    for (const bool down : down_) s.simulators_down += down;
+    return s;
+  }
+
+ private:
+  struct Held {
+    RequestPtr request;
+    caf::strong_actor_ptr client;
+    Instant submitted;
+    bool withdrawn = false;
+  };
+  struct Deadline {
+    Instant at;
+    DecisionId decision;
+  };
+
+  void Handle(Event& event) {
+    std::visit([this](auto& e) { Do(e); }, event);
+  }
+  // After every event: what waited for a round to end has its turn.
+  void Pump() {
+    EndWithdrawn();
+    while (!queue_.empty() && core_->open_rounds() < options_.open_rounds_max) {
+      Event event = std::move(queue_.front());
+      queue_.pop_front();
+      Handle(event);
+      EndWithdrawn();
+    }
+  }
+  // Those that were dispatched although their client had left, since their round was open.
+  void EndWithdrawn() {
+    for (const RequestId request : std::exchange(withdrawn_, {})) End(request);
+  }
+
+  void Do(ScheduleEvent& e) {
+    const RequestMeta& request = *e.call.request;
+    if (!held_.Insert(request.id.value(), Held{e.call.request, e.client, e.call.submitted, false})) {
+      SendTo(e.client, RejectNote{request.id, OutcomeReason::kShed});  // the id is in use: never placed twice
+      return;
+    }
+    core_->OnSchedule(request, clock_.Now(), *this);
+  }
+  void Do(const TokenEvent& e) { core_->OnFirstToken(e.request); }
+  void Do(const RequestOutcome& o) {
+    Held* held = held_.Find(o.request.value());
+    if (o.kind == OutcomeKind::kFinished) {
+      core_->OnFinished(o.request, o.output_tokens);
+      held_.Erase(o.request.value());
+    } else if (o.kind == OutcomeKind::kCancelled || (held != nullptr && held->withdrawn)) {
+      core_->OnCancelled(o.request, *this);
+      held_.Erase(o.request.value());
+    } else if (held != nullptr) {
+      const RequestPtr request = held->request;  // a rejection ends `held`
+      core_->OnEngineFailure(*request, o.reason, clock_.Now(), *this);
+    }
+  }
+  void Do(const WithdrawCall& w) {
+    Held* held = held_.Find(w.request.value());
+    if (held == nullptr) return;  // ended before the withdrawal came
+    held->withdrawn = true;
+    if (core_->ledger().Where(w.request)) End(w.request);
+  }
+  // The client has gone and an engine has the request: it ends when the engine says so.
+  void End(RequestId request) {
+    if (const auto where = core_->ledger().Where(request))
+      self_->send(options_.instances[where->value()], Cancel{request, *where, OutcomeReason::kClientGone});
+  }
+
+  // SchedulerEffects
+  void SendPredict(DecisionId decision, std::span<const InstanceId> targets, const PredictQuery& query) override {
+    const Held* held = held_.Find(query.request->id.value());
+    PredictCall call{decision, held->request, query, {targets.begin(), targets.end()}, clock_.Now()};
+    call.query.request = call.request.get();
+    uint32_t last = UINT32_MAX;
+    hosts_.clear();
+    for (const InstanceId t : targets) {
+      const uint32_t h = host_of_[t.value()];
+      if (h != last) hosts_.push_back(h);
+      last = h;
+    }
+    const std::vector<uint32_t> hosts = hosts_;  // giving one up may end the round and open another
+    const caf::message message = caf::make_message(std::move(call));
+    for (const uint32_t h : hosts)
+      if (!down_[h]) self_->send(options_.simulators[h].actor, message);
+    for (const uint32_t h : hosts)
+      if (down_[h]) GiveUp(decision, h);
+  }
+  void SendEnqueue(const EnqueueOrder& order) override {
+    if (options_.simulators.empty()) return;
+    const uint32_t h = host_of_[order.instance.value()];
+    if (down_[h]) {  // nobody keeps reservations for it
+      if (order.guarded) core_->OnEnqueueReply({order.decision, order.instance, true, {}, {}}, clock_.Now(), *this);
+      return;
+    }
+    EnqueueCall call{held_.Find(order.reservation.request.value())->request, order};
+    call.order.query.request = call.request.get();
+    self_->send(options_.simulators[h].actor, std::move(call));
+  }
+  void SendCancel(InstanceId instance, RequestId request) override {
+    if (options_.simulators.empty() || down_[host_of_[instance.value()]]) return;
+    self_->send(options_.simulators[host_of_[instance.value()]].actor, Cancel{request, instance, OutcomeReason::kNone});
+  }
+  void Dispatch(InstanceId instance, const RequestMeta& request) override {
+    const Held* held = held_.Find(request.id.value());
+    self_->send(options_.instances[instance.value()],
+                DispatchCall{decided_, instance, held->request, caf::actor_cast<caf::actor>(held->client)});
+    if (held->withdrawn) withdrawn_.push_back(request.id);
+  }
+  void Reject(RequestId request, OutcomeReason reason) override {
+    const Held* held = held_.Find(request.value());
+    if (held == nullptr) return;
+    SendTo(held->client, RejectNote{request, reason});
+    held_.Erase(request.value());
+  }
+  void Decided(const DecisionRecord& r) override {
+    decided_ = r.decision;
+    const Held* held = held_.Find(r.request.value());
+    DecisionNote note;
+    note.decision = {r.decision, r.request, {{r.instance, PlacementRole::kWhole}}, OutcomeReason::kNone, r.predictor,
+                     r.score,    {}};
+    note.decision.stamps = {held->submitted, held->submitted, r.at};
+    note.predicted = r.predicted;
+    if (r.predicted) note.prediction = r.prediction;
+    SendTo(held->client, std::move(note));
+    if (options_.on_decision) options_.on_decision(r);
+  }
+  void ArmDeadline(DecisionId decision, Instant at) override {
+    deadlines_.push_back({at, decision});
+    alarm_.Arm(at);
+  }
+
+  void GiveUp(DecisionId decision, uint32_t h) {
+    const SimulatorHost& host = options_.simulators[h];
+    for (uint32_t k = 0; k < host.count; ++k)
+      core_->OnUnreachable(decision, InstanceId(host.first.value() + k), clock_.Now(), *this);
+  }
+  template <class M>
+  void SendTo(const caf::strong_actor_ptr& to, M message) {
+    if (to) self_->send(caf::actor_cast<caf::actor>(to), std::move(message));
+  }
+
+  caf::event_based_actor* self_;
+  HostClock clock_;
+  SchedulerActorOptions options_;
+  std::unique_ptr<SchedulerCore> core_;
+  Alarm alarm_;
+  std::vector<uint32_t> host_of_;   // by instance: index in options_.simulators
+  std::vector<bool> down_;          // by host
+  std::vector<uint32_t> hosts_;     // scratch of SendPredict
+  IdMap<Held> held_;                // requests not ended
+  std::deque<Deadline> deadlines_;  // in order: every round has the same time
+  std::deque<Event> queue_;
+  std::vector<RequestId> withdrawn_;
+  DecisionId decided_;
+};
+
+struct SchedulerState {
+  std::unique_ptr<SchedulerShell> shell;
+  static inline const char* name = "scheduler";
+};
+
+struct Setup {
+  HostClock clock;
+  SchedulerActorOptions options;
+  std::unique_ptr<SchedulerCore> core;
+};
+
+caf::behavior Scheduler(caf::stateful_actor<SchedulerState>* self, const std::shared_ptr<Setup>& setup) {
+  self->state.shell = std::make_unique<SchedulerShell>(self, setup->clock, std::move(setup->options), std::move(setup->core));
+  SchedulerShell* shell = self->state.shell.get();
+  self->set_down_handler([shell](const caf::down_msg& down) { shell->OnSimulatorDown(down.source); });
+  return {
+      [shell](const PredictedReply& reply) { shell->On(reply); },
+      [shell](const EnqueueReply& reply) { shell->On(reply); },
+      [shell, self](const ScheduleCall& call) {
+        shell->Offer(SchedulerShell::ScheduleEvent{call, self->current_sender()});
+      },
+      [shell](const TokenEvent& event) { shell->Offer(event); },
+      [shell](const RequestOutcome& outcome) { shell->Offer(outcome); },
+      [shell](const WithdrawCall& call) { shell->Offer(call); },
+      [shell](const CandidateCall& call) { shell->On(call); },
+      [shell](const Tick& tick) { shell->On(tick); },
+      [shell](StatusQuery) { return shell->Status(); },
+  };
+}
+
+}  // namespace
+
+Result<caf::actor> SpawnScheduler(caf::actor_system& system, const HostClock& clock, SchedulerActorOptions options) {
+  auto core = SchedulerCore::Make(options.core, options.infos, options.lengths.get());
+  if (!core.ok()) return core.error();
+  auto setup = std::make_shared<Setup>(Setup{clock, std::move(options), std::move(core).value()});
+  return caf::actor(system.spawn(Scheduler, setup));
+}
+
+}  // namespace foretoken

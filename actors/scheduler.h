@@ -1,0 +1,39 @@
+// The SCHEDULER actor: a shell over SchedulerCore (runtime/sched).
+#pragma once
+
+#include <caf/fwd.hpp>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "actors/host_clock.h"
+#include "actors/protocol.h"
+#include "runtime/base/ids.h"
+#include "runtime/base/result.h"
+#include "runtime/sched/scheduler_core.h"
+#include "runtime/workload/length_estimator.h"
+
+namespace foretoken {
+
+// An actor that hosts the SIMULATORs of instances first .. first + count - 1.
+struct SimulatorHost {
+  caf::actor actor;
+  InstanceId first;
+  uint32_t count = 1;
+};
+
+struct SchedulerActorOptions {
+  SchedulerCore::Options core;
+  std::vector<SchedulerCore::InstanceInfo> infos;
+  std::shared_ptr<LengthEstimator> lengths;
+  std::vector<SimulatorHost> simulators;  // ascending; empty: none (a policy that needs no predictions)
+  std::vector<caf::actor> instances;      // by InstanceId
+  // Rounds open at once; what comes beyond waits its turn, in order. 1: strictly one after another, as the plain virtual host.
+  size_t open_rounds_max = 1024;
+  std::function<void(const DecisionRecord&)> on_decision;  // called in the actor; may be empty
+};
+
+// Error: as SchedulerCore::Make.
+Result<caf::actor> SpawnScheduler(caf::actor_system& system, const HostClock& clock, SchedulerActorOptions options);
+
+}  // namespace foretoken
