@@ -16,6 +16,8 @@ inline constexpr int kExitUsage = 2;  // and bad input
 
 // One a line in the order of --help.
 void AddEngineCommand(CLI::App& app, int& exit_code);
+void AddMirrorCommand(CLI::App& app, int& exit_code);
+void AddSimulateCommand(CLI::App& app, int& exit_code);
 void AddTraceCommand(CLI::App& app, int& exit_code);
 
 }  // namespace foretoken

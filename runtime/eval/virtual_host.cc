@@ -96,7 +96,7 @@ class VirtualHost final : private SchedulerEffects, private InstanceEffects, pri
   void ApplyOutcomes();
   void Apply(const Outcome& outcome);
   void MeasureRegret(const DecisionRecord& d);
-  EngineRequest ForEngine(const TraceRequest& r) const;
+  EngineRequest ForEngine(const TraceRequest& r, size_t instance) const;
   static size_t IndexOf(RequestId request) { return request.value() - 1; }  // a trace numbers its requests from 1
   const TraceRequest& traced(RequestId request) const { return trace_.requests[IndexOf(request)]; }
   RunRequest& record(RequestId request) { return result_.requests[IndexOf(request)]; }
@@ -183,7 +183,6 @@ Status VirtualHost::Build() {
     InstanceCore::Options o;
     o.instance = InstanceId(k);
     o.engine = i.engine;
-    o.engine.config.stop_at_eos = options_.stop_at_eos;
     o.level = options_.level;
     o.poll_interval = options_.poll_interval;
     if (faults_) o.heartbeat = options_.heartbeat;
@@ -358,7 +357,7 @@ void VirtualHost::SendCancel(InstanceId instance, RequestId request) {
   if (mirrors_) simulators_[instance.value()]->OnCancel(request, now_);
 }
 
-EngineRequest VirtualHost::ForEngine(const TraceRequest& r) const {
+EngineRequest VirtualHost::ForEngine(const TraceRequest& r, size_t instance) const {
   EngineRequest e;
   e.id = r.meta.id;
   e.priority = r.meta.priority;
@@ -366,7 +365,7 @@ EngineRequest VirtualHost::ForEngine(const TraceRequest& r) const {
   e.prompt_tokens = r.meta.prompt_tokens.value();
   e.output_tokens = r.truth.output_tokens.value();
   const int64_t limit = r.meta.max_tokens.value_or(TokenCount(std::numeric_limits<int32_t>::max())).value();
-  e.max_tokens = options_.stop_at_eos ? limit : std::min(limit, e.output_tokens);
+  e.max_tokens = options_.instances[instance].engine.config.stop_at_eos ? limit : std::min(limit, e.output_tokens);
   e.segments = r.meta.segments;
   e.output_named_later = outputs_named_;
   return e;
@@ -376,7 +375,7 @@ void VirtualHost::Dispatch(InstanceId instance, const RequestMeta& request) {
   RunRequest& r = record(request.id);
   r.instance = instance;
   ++r.assignments;
-  instances_[instance.value()]->OnDispatch(ForEngine(traced(request.id)), now_, *this);
+  instances_[instance.value()]->OnDispatch(ForEngine(traced(request.id), instance.value()), now_, *this);
 }
 
 void VirtualHost::Reject(RequestId request, OutcomeReason reason) {
@@ -411,12 +410,11 @@ void VirtualHost::Decided(const DecisionRecord& d) {
 void VirtualHost::MeasureRegret(const DecisionRecord& d) {
   double best = std::numeric_limits<double>::infinity(), chosen = best;
   InstanceId best_at;
-  const EngineRequest request = ForEngine(traced(d.request));
   for (uint32_t k = 0; k < instances_.size(); ++k) {
     if (!instances_[k]->up(now_)) continue;
     const std::unique_ptr<EmulatedEngine> fork = instances_[k]->engine().Clone();
     EndOf end(d.request);
-    fork->Submit(request, now_);
+    fork->Submit(ForEngine(traced(d.request), k), now_);
     fork->RunUntil(now_, end);
     while (end.open() && fork->NextEvent() != Instant::Max()) fork->RunUntil(fork->NextEvent(), end);
     if (end.at() == Instant::Max()) continue;

@@ -47,8 +47,6 @@ struct RunOptions {
   // Share of decisions for which the emulated engines are forked and the request is run on every candidate, so that the choice
   // can be compared with the best one (costs milliseconds each). 0: none.
   double truth_sample = 0;
-  // The end of a request is an end-of-sequence token that the engine cannot foresee.
-  bool stop_at_eos = false;
   // Composition: which predictor and which estimator. Called once per instance, and once per SCHEDULER for the estimator.
   std::function<Result<std::unique_ptr<Predictor>>(const InstanceProfile&, const LengthEstimator*)> make_predictor;
   std::function<Result<std::unique_ptr<LengthEstimator>>(uint64_t seed)> make_lengths;

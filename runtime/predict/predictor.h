@@ -29,6 +29,7 @@ struct InstanceProfile {
   Duration ttft_offset;        // front-end terms outside the engine, added to TTFT and E2E
   Slo slo;                     // of the pool
   bool expected_arrivals = false;  // timeline: add the expected arrival stream
+  bool calibrate = false;          // correct step_time online from the durations that steps really took
 };
 
 // A request that was assigned to this instance.
