@@ -132,7 +132,8 @@ class Reader {
         const auto near = std::min_element(kColumns.begin(), kColumns.end(), [&](const Column& a, const Column& b) {
           return EditDistance(a.name, name) < EditDistance(b.name, name);
         });
-        return At(line_, cell.column, "column '" + std::string(name) + "': unknown; did you mean '" + std::string(near->name) + "'?");
+        return At(line_, cell.column,
+                  "column '" + std::string(name) + "': unknown; did you mean '" + std::string(near->name) + "'?");
       }
       const size_t k = static_cast<size_t>(it - kColumns.begin());
       if (std::find(order_.begin(), order_.end(), k) != order_.end()) {
@@ -151,8 +152,9 @@ class Reader {
 
   Status ReadUnit(const Cell& cell, size_t bracket, size_t k) {
     if (bracket == std::string_view::npos || cell.text.back() != ']') {
-      return At(line_, cell.column, "column '" + std::string(cell.text) + "' has no unit: expected '" +
-                                        std::string(kColumns[k].name) + " [" + std::string(kColumns[k].unit) + "]'");
+      return At(line_, cell.column,
+                "column '" + std::string(cell.text) + "' has no unit: expected '" + std::string(kColumns[k].name) + " [" +
+                    std::string(kColumns[k].unit) + "]'");
     }
     const std::string_view unit = Trim(cell.text.substr(bracket + 1, cell.text.size() - bracket - 2));
     if (k != kTime && unit == kColumns[k].unit) return {};
@@ -163,14 +165,16 @@ class Reader {
         return {};
       }
     }
-    return At(line_, cell.column + bracket + 1, "unit '" + std::string(unit) + "' of " + std::string(kColumns[k].name) +
-                                                    ": must be " + (k == kTime ? "ns, us, ms or s" : std::string(kColumns[k].unit)));
+    return At(line_, cell.column + bracket + 1,
+              "unit '" + std::string(unit) + "' of " + std::string(kColumns[k].name) + ": must be " +
+                  (k == kTime ? "ns, us, ms or s" : std::string(kColumns[k].unit)));
   }
 
   Status ReadRow(std::string_view line) {
     const std::vector<Cell> cells = SplitCells(line);
     if (cells.size() != order_.size()) {
-      return At(line_, 1, std::to_string(cells.size()) + " values: the header has " + std::to_string(order_.size()) + " columns");
+      return At(line_, 1,
+                std::to_string(cells.size()) + " values: the header has " + std::to_string(order_.size()) + " columns");
     }
     Row row;
     row.line = line_;
@@ -203,10 +207,12 @@ class Reader {
     if (p == 0 && d == 0) return At(line_, column[0], "prefill_tokens = 0 beside decode_seqs = 0: an empty step has no time");
     if (p == 0 && x > 0) return At(line_, column[1], "prefill_ctx = " + std::to_string(x) + " without a prefill: must be 0");
     if (d == 0 && c > 0) return At(line_, column[3], "decode_ctx = " + std::to_string(c) + " without a decode: must be 0");
-    if (d > 0 && c == 0) return At(line_, column[3], "decode_ctx = 0 beside decode_seqs = " + std::to_string(d) + ": must be >= 1");
+    if (d > 0 && c == 0)
+      return At(line_, column[3], "decode_ctx = 0 beside decode_seqs = " + std::to_string(d) + ": must be >= 1");
     if (d > 0 && x > 0) {
-      return At(line_, column[1], "prefill_ctx = " + std::to_string(x) + " beside decode_seqs = " + std::to_string(d) +
-                                      ": rows with a context before the chunk have no decodes");
+      return At(line_, column[1],
+                "prefill_ctx = " + std::to_string(x) + " beside decode_seqs = " + std::to_string(d) +
+                    ": rows with a context before the chunk have no decodes");
     }
     const auto [it, fresh] = seen_.emplace(row.at, row.line);
     if (!fresh) return At(line_, 1, "the same step as line " + std::to_string(it->second) + ": each step has one row");
@@ -244,7 +250,8 @@ class Reader {
     }
     if (missing) {
       std::string what = "no row for";
-      for (size_t k = 0; k < 4; ++k) what += " " + std::string(kColumns[k].name) + " " + std::to_string((*missing)[k]) + (k < 3 ? "," : "");
+      for (size_t k = 0; k < 4; ++k)
+        what += " " + std::string(kColumns[k].name) + " " + std::to_string((*missing)[k]) + (k < 3 ? "," : "");
       return At(rows_.back().line, 1, what + ": the grid must be complete");
     }
     return grid;

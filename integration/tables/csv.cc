@@ -50,7 +50,8 @@ Result<size_t> Csv::Column(std::string_view name) const {
   if (it != header_.end()) return static_cast<size_t>(it - header_.begin());
   std::string all;
   for (const std::string& h : header_) all += (all.empty() ? "" : ", ") + h;
-  return Error{file_ + ":" + std::to_string(header_line_) + ":1: column '" + std::string(name) + "' is missing; there are: " + all};
+  return Error{file_ + ":" + std::to_string(header_line_) + ":1: column '" + std::string(name) +
+               "' is missing; there are: " + all};
 }
 
 Error Csv::At(size_t row, size_t column, const std::string& what) const {

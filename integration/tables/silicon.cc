@@ -76,9 +76,11 @@ Result<SiliconImport> ImportSilicon(std::string_view text, std::string_view file
   if (!rows.ok()) return rows.error();
   SiliconImport out;
   StepTableGrid& grid = out.grid;
-  grid.notes = {{"source", "Python package aisimulate 0.13.0.dev202610270000000085 (per-kernel measurements on real GPUs, joined per step)"},
-                {"license", "Apache-2.0"},
-                {"copyright", "(c) 2025-2026 NVIDIA CORPORATION & AFFILIATES; derived figures, modified"}};
+  grid.notes = {
+      {"source",
+       "Python package aisimulate 0.13.0.dev202610270000000085 (per-kernel measurements on real GPUs, joined per step)"},
+      {"license", "Apache-2.0"},
+      {"copyright", "(c) 2025-2026 NVIDIA CORPORATION & AFFILIATES; derived figures, modified"}};
   AddIndexNotes(index_json, file_name, grid);
   grid.notes.emplace_back("not_contained", "host and launch overhead, scheduler, sampling, CUDA-graph padding");
   std::array<std::set<int64_t>, 4> axes;
@@ -131,7 +133,8 @@ Result<SiliconImport> ImportSilicon(std::string_view text, std::string_view file
 TableError CompareToGrid(const StepTimeTable& table, const StepTableGrid& reference, int64_t kv_capacity_tokens) {
   std::vector<double> errors;
   const auto add = [&](const StepShape& shape, double ns) {
-    if (kv_capacity_tokens > 0 && shape.prefill_tokens + shape.prefill_ctx + shape.decode_kv_tokens > kv_capacity_tokens) return;
+    if (kv_capacity_tokens > 0 && shape.prefill_tokens + shape.prefill_ctx + shape.decode_kv_tokens > kv_capacity_tokens)
+      return;
     errors.push_back(std::abs(table.NanosOf(shape) / ns - 1));
   };
   const StepTableGrid& g = reference;

@@ -59,13 +59,15 @@ StepShape StepComposition::Shape() const {
 }
 
 Result<ProfileStepLaw> ProfileStepLaw::Make(LayerProfile p) {
-  for (const Status& s : {CheckAxis(p.tokens, "dense layers: tokens", false), CheckAxis(p.sequences, "per-sequence layers: sequences", false),
-                          CheckAxis(p.chunk, "attention: prefill_chunk", true), CheckAxis(p.kv_prefill, "attention: kv_prefill", false),
-                          CheckAxis(p.decode_seqs, "attention: n_decode", true), CheckAxis(p.kv_decode, "attention: kv_decode", false)}) {
+  for (const Status& s :
+       {CheckAxis(p.tokens, "dense layers: tokens", false), CheckAxis(p.sequences, "per-sequence layers: sequences", false),
+        CheckAxis(p.chunk, "attention: prefill_chunk", true), CheckAxis(p.kv_prefill, "attention: kv_prefill", false),
+        CheckAxis(p.decode_seqs, "attention: n_decode", true), CheckAxis(p.kv_decode, "attention: kv_decode", false)}) {
     if (!s.ok()) return s.error();
   }
   const size_t attention = p.chunk.size() * p.kv_prefill.size() * p.decode_seqs.size() * p.kv_decode.size();
-  if (p.token_ns.size() != p.tokens.size() || p.sequence_ns.size() != p.sequences.size() || p.attention_ns.size() != attention) {
+  if (p.token_ns.size() != p.tokens.size() || p.sequence_ns.size() != p.sequences.size() ||
+      p.attention_ns.size() != attention) {
     return Error{"a layer profile whose numbers of times do not match its axes"};
   }
   return ProfileStepLaw(std::move(p));
@@ -158,7 +160,8 @@ double ProfileStepLaw::NanosOf(const StepComposition& step) const {
   }
   const double seqs = static_cast<double>(s.decode_seqs);
   const double mean = static_cast<double>(s.decode_kv_tokens) / seqs;
-  const double wait = AlongRow(p_.kv_decode, row, mean + kStragglerShare * (longest - mean)) - AlongRow(p_.kv_decode, row, mean);
+  const double wait =
+      AlongRow(p_.kv_decode, row, mean + kStragglerShare * (longest - mean)) - AlongRow(p_.kv_decode, row, mean);
   return ns + sum / seqs + wait;
 }
 

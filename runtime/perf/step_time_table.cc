@@ -113,7 +113,8 @@ Status CheckMonotone(const StepTableGrid& g) {
   ForNeighbours(g, [&](const double& low, const double& high, size_t p) {
     if (low <= high || !status.ok()) return;
     status = Error{"step times fall from " + Number(low / 1e3) + " to " + Number(high / 1e3) + " us beside prefill_tokens " +
-                   std::to_string(g.prefill_tokens[p]) + ": a table never falls along an axis (`foretoken table import` repairs it)"};
+                   std::to_string(g.prefill_tokens[p]) +
+                   ": a table never falls along an axis (`foretoken table import` repairs it)"};
   });
   if (!status.ok()) return status;
   const size_t nx = g.prefill_ctx.size();
@@ -124,8 +125,9 @@ Status CheckMonotone(const StepTableGrid& g) {
       // Sums and differences of rounded figures: a ten-thousandth of the step is no fall.
       const double slack = 1e-4 * g.alone_ns[p * nx + x];
       if (g.alone_ns[p * nx + x] + slack < g.alone_ns[p * nx + x - 1] || extra + slack < before) {
-        return Error{"the time that a context of " + std::to_string(g.prefill_ctx[x]) + " tokens adds falls at prefill_tokens " +
-                     std::to_string(g.prefill_tokens[p]) + ": a table never falls along an axis (`foretoken table import` repairs it)"};
+        return Error{"the time that a context of " + std::to_string(g.prefill_ctx[x]) +
+                     " tokens adds falls at prefill_tokens " + std::to_string(g.prefill_tokens[p]) +
+                     ": a table never falls along an axis (`foretoken table import` repairs it)"};
       }
     }
   }
@@ -187,8 +189,9 @@ double TowardsZero(double x, double x0, double y0, double x1, double y1) {
 }  // namespace
 
 Result<StepTimeTable> StepTimeTable::Make(StepTableGrid grid) {
-  for (const Status& s : {CheckAxis(grid.prefill_tokens, "prefill_tokens", true), CheckAxis(grid.prefill_ctx, "prefill_ctx", true),
-                          CheckAxis(grid.decode_seqs, "decode_seqs", false), CheckAxis(grid.decode_ctx, "decode_ctx", false)}) {
+  for (const Status& s :
+       {CheckAxis(grid.prefill_tokens, "prefill_tokens", true), CheckAxis(grid.prefill_ctx, "prefill_ctx", true),
+        CheckAxis(grid.decode_seqs, "decode_seqs", false), CheckAxis(grid.decode_ctx, "decode_ctx", false)}) {
     if (!s.ok()) return s.error();
   }
   if (Status s = CheckValues(grid); !s.ok()) return s.error();
@@ -224,20 +227,19 @@ void StepTimeTable::FillAlone() {
 // two continuations the increments add up. A last running maximum touches added points only, since the measured ones ascend.
 void StepTimeTable::FillMixed() {
   const size_t np = p_.at.size(), nd = d_.at.size(), nc = c_.at.size();
-  const size_t d0 = nd - 1 - grid_.decode_seqs.size(), c0 = nc - 1 - grid_.decode_ctx.size();  // 1 where a first point was added
+  const size_t d0 = nd - 1 - grid_.decode_seqs.size(),
+               c0 = nc - 1 - grid_.decode_ctx.size();  // 1 where a first point was added
   mixed_.assign(np * nd * nc, 0.0);
   for (size_t p = 0; p + 1 < np; ++p) {
     for (size_t d = d0; d + 1 < nd; ++d) {
       for (size_t c = c0; c + 1 < nc; ++c) mixed_[Mixed(p, d, c)] = grid_.mixed_ns[grid_.MixedIndex(p, d - d0, c - c0)];
       if (c0 == 0) continue;
       const double first = mixed_[Mixed(p, d, 1)];
-      mixed_[Mixed(p, d, 0)] =
-          nc > 3 ? TowardsZero(0, c_.at[1], first, c_.at[2], mixed_[Mixed(p, d, 2)]) : first;
+      mixed_[Mixed(p, d, 0)] = nc > 3 ? TowardsZero(0, c_.at[1], first, c_.at[2], mixed_[Mixed(p, d, 2)]) : first;
     }
     for (size_t c = 0; d0 == 1 && c + 1 < nc; ++c) {
       const double first = mixed_[Mixed(p, 1, c)];
-      mixed_[Mixed(p, 0, c)] =
-          nd > 3 ? TowardsZero(1, d_.at[1], first, d_.at[2], mixed_[Mixed(p, 2, c)]) : first;
+      mixed_[Mixed(p, 0, c)] = nd > 3 ? TowardsZero(1, d_.at[1], first, d_.at[2], mixed_[Mixed(p, 2, c)]) : first;
     }
   }
   // Growth per unit beyond the end of an axis at the clamped point of the others.

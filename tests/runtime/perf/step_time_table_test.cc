@@ -23,11 +23,15 @@ StepTableGrid MakeGrid(Prng& prng, bool noisy) {
   for (int64_t p : g.prefill_tokens) {
     for (int64_t d : g.decode_seqs) {
       for (int64_t c : g.decode_ctx) {
-        g.mixed_ns.push_back((5e6 + 3e5 * std::sqrt(static_cast<double>(p + d)) + 4e4 * static_cast<double>(p) + 20.0 * static_cast<double>(d * c)) * noise());
+        g.mixed_ns.push_back((5e6 + 3e5 * std::sqrt(static_cast<double>(p + d)) + 4e4 * static_cast<double>(p) +
+                              20.0 * static_cast<double>(d * c)) *
+                             noise());
       }
     }
     for (int64_t x : g.prefill_ctx) {
-      g.alone_ns.push_back(p == 0 ? 0 : (4e6 + 4e4 * static_cast<double>(p)) * (x == 0 ? noise() : 1.2) + 0.5 * static_cast<double>(p * x) * noise());
+      g.alone_ns.push_back(p == 0 ? 0
+                                  : (4e6 + 4e4 * static_cast<double>(p)) * (x == 0 ? noise() : 1.2) +
+                                        0.5 * static_cast<double>(p * x) * noise());
     }
   }
   MakeMonotone(g);
@@ -91,7 +95,8 @@ TEST(StepTimeTableTest, NeverFallsAlongAnyAxisInsideAndBeyondTheGrid) {
       const double slack = 1e-9 * t;  // rounding
       StepShape more = s;
       more.prefill_tokens += 1 + static_cast<int64_t>(prng.Below(500));
-      ASSERT_GE(table.NanosOf(more) + slack, t) << s.prefill_tokens << " " << s.prefill_ctx << " " << s.decode_seqs << " " << s.decode_kv_tokens;
+      ASSERT_GE(table.NanosOf(more) + slack, t)
+          << s.prefill_tokens << " " << s.prefill_ctx << " " << s.decode_seqs << " " << s.decode_kv_tokens;
       if (s.prefill_tokens > 0) {
         more = s;
         more.prefill_ctx += 1 + static_cast<int64_t>(prng.Below(5000));
@@ -139,7 +144,8 @@ TEST(StepTimeTableTest, ContinuesLinearlyBeyondTheGridAndSaysSo) {
   const auto at = [&](int64_t p) { return table.NanosOf({p, 0, 3, 2700}); };
   const double slope = (at(2048) - at(700)) / (2048 - 700);
   EXPECT_NEAR(at(6144) - at(4096), at(4096) - at(2048), 1e-9 * at(4096));
-  EXPECT_NEAR(at(4096) - at(2048), 2048 * slope, 0.01 * 2048 * slope);  // the steepest of the neighbours, so that it never falls
+  EXPECT_NEAR(at(4096) - at(2048), 2048 * slope,
+              0.01 * 2048 * slope);  // the steepest of the neighbours, so that it never falls
   EXPECT_TRUE(table.Evaluate({4096, 0, 3, 2700}).extrapolated);
   EXPECT_TRUE(table.Evaluate({100, 9001, 0, 0}).extrapolated);
   EXPECT_TRUE(table.Evaluate({0, 0, 257, 257000}).extrapolated);
