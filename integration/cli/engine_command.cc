@@ -42,6 +42,7 @@ struct Arguments {
       long_prefill_adaptive, self_preempt;
   std::string watermark, step_time, cpu, idle_sleep;  // read by ParseDouble: every bit of these counts
   std::string refused;
+  bool block_size_given = false;
 };
 
 EngineConfig SpecificationDefaults() {
@@ -83,6 +84,7 @@ bool SetStepTime(const std::string& text, EngineRunOptions& run, std::string& er
 bool Resolve(Arguments& a, std::string& error) {
   EngineConfig& c = a.config;
   c.kind = a.engine == "sglang" ? EngineKind::kSglang : EngineKind::kVllm;
+  if (c.kind == EngineKind::kSglang && !a.block_size_given) c.block_size = 1;
   if (!a.vllm_version.empty()) {
     if (const Status known = ApplyVllmVersion(a.vllm_version, c); !known.ok()) return error = known.error().message, false;
   }
@@ -165,7 +167,7 @@ void AddEngineRules(CLI::App& app, Arguments& a) {
   choice("--self-preempt", a.self_preempt, {"break", "continue"}, "continue: vLLM 0.33 with --policy priority");
   app.add_option("--watermark", a.watermark, "Share of the blocks kept free at admission (default 0)");
   app.add_option("--vllm-version", a.vllm_version, "Rules of that version, e.g. 0.32; flags given beside it win");
-  choice("--engine", a.engine, {"vllm", "sglang"}, "Whose scheduler (default vllm; sglang: --block-size 1)");
+  choice("--engine", a.engine, {"vllm", "sglang"}, "Whose scheduler (default vllm; sglang: a block is one token)");
 }
 
 void AddRunOptions(CLI::App& app, Arguments& a) {
@@ -205,7 +207,10 @@ void AddEngineCommand(CLI::App& app, int& exit_code) {
   command->footer(
       "Prints a JSON line per step in the order of completion, then one per request.\n"
       "Example: foretoken engine --trace trace.jsonl --max-num-seqs 32 --num-gpu-blocks 600 --async-scheduling on --blocks");
-  command->callback([a, &exit_code] { exit_code = RunEngine(*a); });
+  command->callback([a, command, &exit_code] {
+    a->block_size_given = command->count("--block-size") > 0;
+    exit_code = RunEngine(*a);
+  });
 }
 
 }  // namespace foretoken

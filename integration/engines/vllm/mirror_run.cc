@@ -139,7 +139,7 @@ Result<MirrorReport> RunMirror(const Recording& recording, const FaultPlan* faul
   if (shadow == nullptr) return Error{error};
   if (faults == nullptr) return MirrorRun(recording, std::move(shadow), nullptr, nullptr, nullptr).Run();
   auto source = MakeShadow(recording.config, error);
-  const LinkEnd instance{LinkRole::kInstance, "i0"}, simulator{LinkRole::kSimulator, ""};
+  const LinkEnd instance{LinkRole::kInstance, "mirrored-0"}, simulator{LinkRole::kSimulator, ""};
   const auto link = [&](const LinkEnd& from, const LinkEnd& to) {
     const LinkFaults* found = faults->FaultsOf(from, to);
     return Link::Make(found == nullptr ? LinkFaults{} : *found, LinkSeed(seed, from, to));
