@@ -16,6 +16,7 @@ inline constexpr int kExitUsage = 2;  // and bad input
 
 // One a line in the order of --help.
 void AddAccuracyCommand(CLI::App& app, int& exit_code);
+void AddBenchCommand(CLI::App& app, int& exit_code);
 void AddEngineCommand(CLI::App& app, int& exit_code);
 void AddMirrorCommand(CLI::App& app, int& exit_code);
 void AddSimulateCommand(CLI::App& app, int& exit_code);

@@ -1,0 +1,13 @@
+// The benchmarks under `foretoken bench`, one function and one file each; bench_command.cc calls them all.
+#pragma once
+
+namespace CLI {
+class App;
+}
+
+namespace foretoken {
+
+// One a line in the order of `bench --help`.
+void AddBenchSimulateCommand(CLI::App& bench, int& exit_code);
+
+}  // namespace foretoken
