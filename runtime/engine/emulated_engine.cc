@@ -26,6 +26,7 @@ class LoopedEngine final : public EmulatedEngine {
         reported_(o.reported_), cancelled_(o.cancelled_), preempted_before_(o.preempted_before_), counters_(o.counters_), idle_preemptions_(o.idle_preemptions_),
         last_preempted_(o.last_preempted_), segment_(o.segment_), segment_seqs_(o.segment_seqs_) {}
 
+  std::optional<OutcomeReason> Refusal(const EngineRequest& q) const override;
   void Submit(const EngineRequest& request, Instant at) override { Post({at, true, request}); }
   void Abort(RequestId request, Instant at) override {
     EngineRequest named;
@@ -60,7 +61,6 @@ class LoopedEngine final : public EmulatedEngine {
   bool InboxEmpty() const { return inbox_head_ == inbox_.size(); }
   const Flying& Oldest() const { return flying_[first_]; }
   void Post(Message m);
-  std::optional<OutcomeReason> Refusal(const EngineRequest& q) const;
   void TakeIn(EngineSink& sink);
   void TakeAborts();
   void AbortNow(RequestId request);

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 
 #include "runtime/base/units.h"
 #include "runtime/engine/engine_core.h"
@@ -46,6 +47,8 @@ class EmulatedEngine {
   static Result<std::unique_ptr<EmulatedEngine>> Make(Options options);
   virtual ~EmulatedEngine() = default;
 
+  // Why the engine's front end refuses the request, if it does: a pure function of the request and the engine's limits.
+  virtual std::optional<OutcomeReason> Refusal(const EngineRequest& request) const = 0;
   // A request reaches the engine at `at`, which is not before any instant already run to.
   virtual void Submit(const EngineRequest& request, Instant at) = 0;
   virtual void Abort(RequestId request, Instant at) = 0;

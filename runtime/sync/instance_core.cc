@@ -67,6 +67,8 @@ void InstanceCore::Emit(Body&& body, Instant at) {
 void InstanceCore::OnDispatch(const EngineRequest& request, Instant now, InstanceEffects& effects) {
   effects_ = &effects;
   if (!up(now)) return effects.Failed(options_.instance, request.id, OutcomeReason::kEngineDown, now);
+  // The front end answers at once; in the engine's own queue a refusal would come when the step in flight ends.
+  if (const auto reason = engine_->Refusal(request)) return effects.Failed(options_.instance, request.id, *reason, now);
   held_.push_back(request.id);
   if (options_.level == SyncLevel::kFull)
     Emit(Arrived{request.id, now, request.prompt_tokens, request.max_tokens, request.priority, {}}, now);
