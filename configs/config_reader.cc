@@ -14,22 +14,8 @@ const ConfigNode kEmptyMap = [] {
   return node;
 }();
 
-int EditDistance(std::string_view a, std::string_view b) {
-  std::vector<int> row(b.size() + 1);  // row[j]: distance of a[0..i) to b[0..j)
-  std::iota(row.begin(), row.end(), 0);
-  for (size_t i = 0; i < a.size(); ++i) {
-    int diagonal = row[0];
-    row[0] = static_cast<int>(i) + 1;
-    for (size_t j = 0; j < b.size(); ++j) {
-      const int replaced = diagonal + (a[i] == b[j] ? 0 : 1);
-      diagonal = row[j + 1];
-      row[j + 1] = std::min({replaced, row[j] + 1, row[j + 1] + 1});
-    }
-  }
-  return row.back();
-}
-
 std::string Shown(double v) {
+  if (std::abs(v) < 1e15 && v == std::floor(v)) return std::to_string(static_cast<int64_t>(v));
   char text[32];
   const auto r = std::to_chars(text, text + sizeof text, v);
   return std::string(text, r.ptr);
@@ -90,6 +76,21 @@ std::optional<double> ReadQuantity(const ConfigNode& node, const std::string& pa
 
 }  // namespace
 
+int EditDistance(std::string_view a, std::string_view b) {
+  std::vector<int> row(b.size() + 1);  // row[j]: distance of a[0..i) to b[0..j)
+  std::iota(row.begin(), row.end(), 0);
+  for (size_t i = 0; i < a.size(); ++i) {
+    int diagonal = row[0];
+    row[0] = static_cast<int>(i) + 1;
+    for (size_t j = 0; j < b.size(); ++j) {
+      const int replaced = diagonal + (a[i] == b[j] ? 0 : 1);
+      diagonal = row[j + 1];
+      row[j + 1] = std::min({replaced, row[j] + 1, row[j + 1] + 1});
+    }
+  }
+  return row.back();
+}
+
 std::string NearestOf(std::string_view name, const std::vector<std::string_view>& names) {
   name = name.substr(0, 200);  // the distance costs the product of the lengths
   std::string_view nearest;
@@ -119,6 +120,10 @@ std::optional<int64_t> ReadInt(const ConfigNode& node, const std::string& path, 
   if (v >= range.min && v <= range.max) return v;
   const std::string min = std::to_string(range.min);
   const bool above = range.max == std::numeric_limits<int64_t>::max();
+  if (range.min == range.max) {
+    sink.Add(node, path, "must be " + min);
+    return std::nullopt;
+  }
   sink.Add(node, path, above ? "must be >= " + min : "must be between " + min + " and " + std::to_string(range.max));
   return std::nullopt;
 }

@@ -216,6 +216,7 @@ class EngineReader {
   void ReadBlocks() {
     EngineConfig& c = engine_.limits;
     if (map_.Int("kv_blocks", {2, 1 << 30}, c.num_gpu_blocks) || map_.Has("kv_blocks") || !emulated_) return;
+    if (map_.Has("step_table") && table_ == nullptr) return;  // reported already
     const std::optional<std::string_view> capacity = table_ == nullptr ? std::nullopt : table_->Note("kv_capacity_tokens");
     const int64_t tokens = capacity ? std::atoll(std::string(*capacity).c_str()) : 0;
     const int64_t blocks = tokens / c.block_size;

@@ -102,6 +102,7 @@ void ReadLevel(ConfigMap& map, SyncSpec& out) {
   } else if (node->scalar.starts_with("poll:")) {
     ConfigNode interval = *node;
     interval.scalar = node->scalar.substr(5);
+    interval.quoted = false;
     const std::optional<Duration> d =
         ReadDuration(interval, path + ".poll", {Duration::Millis(1), Duration::Seconds(3'600)}, map.sink());
     if (d) out.poll_interval = *d;
