@@ -1,5 +1,6 @@
 #include "configs/config_tree.h"
 
+#include <yaml-cpp/eventhandler.h>
 #include <yaml-cpp/yaml.h>
 
 #include <algorithm>
@@ -7,6 +8,7 @@
 #include <fstream>
 #include <iterator>
 #include <optional>
+#include <sstream>
 #include <tuple>
 
 namespace foretoken {
@@ -92,18 +94,41 @@ class Converter {
   bool full_ = false;
 };
 
+// Notes where a document starts and drops the rest.
+class DocumentMark final : public YAML::EventHandler {
+ public:
+  void OnDocumentStart(const YAML::Mark& mark) override { start = mark; }
+  void OnDocumentEnd() override {}
+  void OnNull(const YAML::Mark&, YAML::anchor_t) override {}
+  void OnAlias(const YAML::Mark&, YAML::anchor_t) override {}
+  void OnScalar(const YAML::Mark&, const std::string&, YAML::anchor_t, const std::string&) override {}
+  void OnSequenceStart(const YAML::Mark&, const std::string&, YAML::anchor_t, YAML::EmitterStyle::value) override {}
+  void OnSequenceEnd() override {}
+  void OnMapStart(const YAML::Mark&, const std::string&, YAML::anchor_t, YAML::EmitterStyle::value) override {}
+  void OnMapEnd() override {}
+
+  YAML::Mark start;
+};
+
+// Where something follows the first document. Not YAML::LoadAll: on a stray '}' it makes empty documents for ever.
+std::optional<YAML::Mark> SecondDocument(const std::string& text) {
+  std::istringstream in(text);
+  YAML::Parser parser(in);
+  DocumentMark document;
+  if (!parser.HandleNextDocument(document) || !parser.HandleNextDocument(document)) return std::nullopt;
+  return document.start;
+}
+
 // One document; what is wrong goes to the sink.
 std::optional<ConfigNode> Parse(const std::string& text, const Position& origin, const std::string& prefix,
                                 const std::string& path, ConfigErrorSink& sink) {
   try {
-    const std::vector<YAML::Node> documents = YAML::LoadAll(text);
-    if (documents.size() > 1) {
-      sink.Add(At(documents[1].Mark(), origin), path, prefix + "more than one YAML document; one is allowed");
+    if (const std::optional<YAML::Mark> second = SecondDocument(text); second) {
+      sink.Add(At(*second, origin), path, prefix + "something follows the end of the YAML document; one document is allowed");
       return std::nullopt;
     }
-    if (documents.empty()) return ConfigNode{.at = origin};
     const size_t before = sink.size();
-    ConfigNode node = Converter(sink, origin).Convert(documents[0], path, 0);
+    ConfigNode node = Converter(sink, origin).Convert(YAML::Load(text), path, 0);
     if (sink.size() != before && node.kind == ConfigNode::Kind::kNull) return std::nullopt;
     return node;
   } catch (const YAML::Exception& e) {
