@@ -103,7 +103,8 @@ Result<EngineBenchRow> RunRow(const EngineBenchOptions& o, int32_t running) {
     }
     allocations += AllocationsOfThisThread() - allocated;
     counted_steps += load.steps() - steps;
-    rates.emplace_back(static_cast<double>(load.steps() - steps) / seconds, static_cast<double>(load.finished() - finished) / seconds);
+    rates.emplace_back(static_cast<double>(load.steps() - steps) / seconds,
+                       static_cast<double>(load.finished() - finished) / seconds);
   }
   std::sort(rates.begin(), rates.end());
   row.steps_per_second = rates[rates.size() / 2].first;

@@ -16,15 +16,15 @@ struct EngineBenchOptions {
   bool async_scheduling = false;
   bool traces = false;
   double noise_sigma = 0.02;
-  double seconds = 1;    // of processor time per row, at least
-  int32_t rounds = 3;    // per row; the median is reported
+  double seconds = 1;  // of processor time per row, at least
+  int32_t rounds = 3;  // per row; the median is reported
 };
 
 struct EngineBenchRow {
   int32_t running = 0;
   double steps_per_second = 0;
   double requests_per_second = 0;
-  double allocations_per_step = 0;  // after warm-up, host's included
+  double allocations_per_step = 0;     // after warm-up, host's included
   double lowest_steps_per_second = 0;  // of the rounds
   double highest_steps_per_second = 0;
   uint64_t result_hash = 0;  // of everything the engine did in a fixed number of requests: the same on every machine

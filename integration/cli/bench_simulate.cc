@@ -33,18 +33,15 @@ int Run(const Arguments& a) {
                      {"steps_per_second_lowest", r.lowest_steps_per_second},
                      {"steps_per_second_highest", r.highest_steps_per_second},
                      {"result_hash", std::to_string(r.result_hash)}});
-    std::cout << boost::json::object{{"machine", MachineName()},
-                                     {"async_scheduling", a.options.async_scheduling},
-                                     {"traces", a.options.traces},
-                                     {"noise_sigma", a.options.noise_sigma},
-                                     {"seconds", a.options.seconds},
-                                     {"rows", out}}
+    std::cout << boost::json::object{{"machine", MachineName()},     {"async_scheduling", a.options.async_scheduling},
+                                     {"traces", a.options.traces},   {"noise_sigma", a.options.noise_sigma},
+                                     {"seconds", a.options.seconds}, {"rows", out}}
               << "\n";
     return kExitOk;
   }
-  std::printf("%s, one core; %s scheduling, %s, noise %.3g; median of %d rounds, %.3g s of processor time a row\n", MachineName().c_str(),
-              a.options.async_scheduling ? "asynchronous" : "synchronous", a.options.traces ? "traces" : "no traces",
-              a.options.noise_sigma, a.options.rounds, a.options.seconds);
+  std::printf("%s, one core; %s scheduling, %s, noise %.3g; median of %d rounds, %.3g s of processor time a row\n",
+              MachineName().c_str(), a.options.async_scheduling ? "asynchronous" : "synchronous",
+              a.options.traces ? "traces" : "no traces", a.options.noise_sigma, a.options.rounds, a.options.seconds);
   std::printf("%8s %14s %12s %12s %12s %12s\n", "running", "steps/s", "lowest", "highest", "requests/s", "allocs/step");
   for (const EngineBenchRow& r : *rows)
     std::printf("%8d %14.0f %12.0f %12.0f %12.0f %12.5f\n", r.running, r.steps_per_second, r.lowest_steps_per_second,

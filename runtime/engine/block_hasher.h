@@ -32,9 +32,9 @@ class BlockHasher {
   void CloseRun();
 
   int32_t block_tokens_;
-  uint64_t chain_ = 0;     // of the blocks before, then of this block's closed runs
-  int64_t filled_ = 0;     // tokens in the open block
-  TokenRun open_;          // the last run of the open block; length 0: none
+  uint64_t chain_ = 0;  // of the blocks before, then of this block's closed runs
+  int64_t filled_ = 0;  // tokens in the open block
+  TokenRun open_;       // the last run of the open block; length 0: none
 };
 
 // What a request's tokens are: its prompt (segments cut or padded with its private content to `prompt_tokens`), then its output.

@@ -17,14 +17,36 @@ namespace {
 class LoopedEngine final : public EmulatedEngine {
  public:
   LoopedEngine(Options options, std::unique_ptr<EngineCore> core)
-      : options_(std::move(options)), core_(std::move(core)), depth_(options_.config.async_scheduling ? 2 : 1), now_(options_.start),
-        ran_to_(options_.start), gpu_free_(options_.start) {}
+      : options_(std::move(options)),
+        core_(std::move(core)),
+        depth_(options_.config.async_scheduling ? 2 : 1),
+        now_(options_.start),
+        ran_to_(options_.start),
+        gpu_free_(options_.start) {}
   LoopedEngine(const LoopedEngine& o)
-      : options_(o.options_), core_(o.core_->Clone()), depth_(o.depth_), now_(o.now_), ran_to_(o.ran_to_), gpu_free_(o.gpu_free_),
-        waiting_for_result_(o.waiting_for_result_), blocked_(o.blocked_), empty_turns_(o.empty_turns_), inbox_(o.inbox_),
-        inbox_head_(o.inbox_head_), flying_(o.flying_), first_(o.first_), in_flight_(o.in_flight_), composed_(o.composed_),
-        reported_(o.reported_), cancelled_(o.cancelled_), preempted_before_(o.preempted_before_), counters_(o.counters_), idle_preemptions_(o.idle_preemptions_),
-        last_preempted_(o.last_preempted_), segment_(o.segment_), segment_seqs_(o.segment_seqs_) {}
+      : options_(o.options_),
+        core_(o.core_->Clone()),
+        depth_(o.depth_),
+        now_(o.now_),
+        ran_to_(o.ran_to_),
+        gpu_free_(o.gpu_free_),
+        waiting_for_result_(o.waiting_for_result_),
+        blocked_(o.blocked_),
+        empty_turns_(o.empty_turns_),
+        inbox_(o.inbox_),
+        inbox_head_(o.inbox_head_),
+        flying_(o.flying_),
+        first_(o.first_),
+        in_flight_(o.in_flight_),
+        composed_(o.composed_),
+        reported_(o.reported_),
+        cancelled_(o.cancelled_),
+        preempted_before_(o.preempted_before_),
+        counters_(o.counters_),
+        idle_preemptions_(o.idle_preemptions_),
+        last_preempted_(o.last_preempted_),
+        segment_(o.segment_),
+        segment_seqs_(o.segment_seqs_) {}
 
   std::optional<OutcomeReason> Refusal(const EngineRequest& q) const override;
   void Submit(const EngineRequest& request, Instant at) override { Post({at, true, request}); }
@@ -73,12 +95,12 @@ class LoopedEngine final : public EmulatedEngine {
   Options options_;
   std::unique_ptr<EngineCore> core_;
   int32_t depth_;
-  Instant now_;        // of the loop
+  Instant now_;  // of the loop
   Instant ran_to_;
-  Instant gpu_free_;   // end of the last batch given to the accelerator
+  Instant gpu_free_;  // end of the last batch given to the accelerator
   bool waiting_for_result_ = false;
-  bool blocked_ = false;     // nothing can run until a message comes
-  int32_t empty_turns_ = 0;  // turns in a row that ran nothing
+  bool blocked_ = false;        // nothing can run until a message comes
+  int32_t empty_turns_ = 0;     // turns in a row that ran nothing
   std::vector<Message> inbox_;  // by time, from inbox_head_
   size_t inbox_head_ = 0;
   std::array<Flying, kMaxDepth> flying_;
@@ -104,7 +126,8 @@ void LoopedEngine::Post(Message m) {
     inbox_head_ = 0;
   }
   inbox_.push_back(std::move(m));
-  for (size_t i = inbox_.size() - 1; i > inbox_head_ && inbox_[i - 1].at > inbox_[i].at; --i) std::swap(inbox_[i - 1], inbox_[i]);
+  for (size_t i = inbox_.size() - 1; i > inbox_head_ && inbox_[i - 1].at > inbox_[i].at; --i)
+    std::swap(inbox_[i - 1], inbox_[i]);
 }
 
 // The engine's front end, and one deliberate difference from vLLM, which would hold such a request (and all behind it) for ever:

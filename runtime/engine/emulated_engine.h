@@ -37,11 +37,11 @@ class EmulatedEngine {
     Instant start;        // nothing happens before it
   };
   struct Counters {
-    uint64_t steps = 0;          // executed steps, jumped ones included
+    uint64_t steps = 0;  // executed steps, jumped ones included
     uint64_t preemptions = 0;
-    uint64_t tokens = 0;         // output tokens
+    uint64_t tokens = 0;  // output tokens
     uint64_t blocks_evicted = 0;
-    uint64_t livelocks = 0;      // requests refused because preemptions went round without a token
+    uint64_t livelocks = 0;  // requests refused because preemptions went round without a token
   };
 
   static Result<std::unique_ptr<EmulatedEngine>> Make(Options options);

@@ -30,11 +30,11 @@ struct EngineConfig {
   FreeListRule free_list = FreeListRule::kUnhashedToFront;
   int32_t long_prefill_token_threshold = 0;  // 0: off
   bool long_prefill_adaptive = false;
-  bool lone_long_prefill_full = false;       // 0.32: the threshold is off while running + waiting <= 1
-  int32_t max_num_active_seqs = 0;           // 0: max_num_seqs
-  bool self_preempt_continues = false;       // 0.33
+  bool lone_long_prefill_full = false;  // 0.32: the threshold is off while running + waiting <= 1
+  int32_t max_num_active_seqs = 0;      // 0: max_num_seqs
+  bool self_preempt_continues = false;  // 0.33
   int32_t prefill_schedule_interval = 1;
-  double watermark = 0;                      // fraction of num_gpu_blocks
+  double watermark = 0;  // fraction of num_gpu_blocks
   // true: the engine learns the end of a request from an end-of-sequence token (at its true output length), so max_tokens does
   // not tell it the length; false: requests run to their max_tokens (= true output length).
   bool stop_at_eos = false;

@@ -12,7 +12,7 @@ void Summarise(const Batch& batch, BatchSummary& s) {
   s.admitted.assign(batch.admitted.begin(), batch.admitted.end());
   s.preempted.assign(batch.preempted.begin(), batch.preempted.end());
   s.evicted = batch.evicted;
-  int64_t context = 0;  // sum over prefill tokens of the tokens before their chunk
+  int64_t context = 0;                                           // sum over prefill tokens of the tokens before their chunk
   size_t admitted = batch.items.size() - batch.admitted.size();  // admissions come last
   for (size_t k = 0; k < batch.items.size(); ++k) {
     const ScheduledItem& i = batch.items[k];

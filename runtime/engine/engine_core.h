@@ -25,8 +25,8 @@ struct EngineRequest {
   int32_t priority = 0;
   double arrival_key = 0;  // order among equal priorities (front-end arrival, seconds)
   int64_t prompt_tokens = 0;
-  int64_t max_tokens = 0;     // the scheduler knows it
-  int64_t output_tokens = 0;  // true length; with stop_at_eos the end-of-sequence token comes here
+  int64_t max_tokens = 0;               // the scheduler knows it
+  int64_t output_tokens = 0;            // true length; with stop_at_eos the end-of-sequence token comes here
   std::vector<PromptSegment> segments;  // empty: content shared with no other request
   // false: no other request's segments will ever name OutputContent(id) or PrivateContent(id). Then its own content needs no
   // entry in the prefix cache's map: decisions are the same, only faster.
@@ -43,12 +43,12 @@ struct ScheduledItem {
 
 // One composed batch. Owned by the core and valid until its Update().
 struct Batch {
-  uint64_t index = 0;  // counts non-empty and empty batches alike
-  std::vector<ScheduledItem> items;  // in scheduling order
+  uint64_t index = 0;                           // counts non-empty and empty batches alike
+  std::vector<ScheduledItem> items;             // in scheduling order
   std::vector<BatchTrace::Admission> admitted;  // in order; resumed ones marked
   std::vector<RequestId> preempted;             // in order
-  int32_t evicted = 0;             // hashed blocks that lost their content
-  int64_t free_blocks_after = 0;   // after schedule
+  int32_t evicted = 0;                          // hashed blocks that lost their content
+  int64_t free_blocks_after = 0;                // after schedule
   int32_t running_after = 0;
   int32_t waiting_after = 0;
   std::vector<std::pair<RequestId, std::vector<uint32_t>>> new_blocks;  // only when SetRecordBlocks(true)
@@ -67,9 +67,9 @@ struct BatchSummary {
 };
 
 struct BatchResult {
-  std::vector<RequestId> sampled;  // got a token, in order; left empty by UpdateSummary()
-  std::vector<RequestId> first_tokens;  // of these, whose first output token it was, in order
-  int64_t tokens = 0;                   // how many got a token
+  std::vector<RequestId> sampled;            // got a token, in order; left empty by UpdateSummary()
+  std::vector<RequestId> first_tokens;       // of these, whose first output token it was, in order
+  int64_t tokens = 0;                        // how many got a token
   std::vector<BatchTrace::Finish> finished;  // in order
   int64_t free_blocks_after = 0;
   int32_t running_after = 0;

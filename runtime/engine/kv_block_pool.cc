@@ -142,8 +142,9 @@ Status KvBlockPool::CheckInvariants() const {
   if (listed != free_) return Error{"free count " + std::to_string(free_) + ", free list " + std::to_string(listed)};
   int64_t held = 0;
   for (uint32_t b = 1; b < blocks_.size(); ++b) held += blocks_[b].refs > 0 ? 1 : 0;
-  if (held + listed != usable()) return Error{"free " + std::to_string(listed) + " + held " + std::to_string(held) +
-                                              " != usable " + std::to_string(usable())};
+  if (held + listed != usable())
+    return Error{"free " + std::to_string(listed) + " + held " + std::to_string(held) + " != usable " +
+                 std::to_string(usable())};
   return {};
 }
 

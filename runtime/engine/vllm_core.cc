@@ -15,15 +15,23 @@ std::string Described(const char* name, int64_t value, const char* rule) {
 
 Status ValidateLimits(const EngineConfig& c) {
   if (c.block_size < 1) return Error{Described("block_size", c.block_size, "must be at least 1 token")};
-  if (c.num_gpu_blocks < 2) return Error{Described("num_gpu_blocks", c.num_gpu_blocks, "must be at least 2 (block 0 is the null block)")};
+  if (c.num_gpu_blocks < 2)
+    return Error{Described("num_gpu_blocks", c.num_gpu_blocks, "must be at least 2 (block 0 is the null block)")};
   if (c.max_num_seqs < 1) return Error{Described("max_num_seqs", c.max_num_seqs, "must be at least 1")};
-  if (c.max_num_batched_tokens < 1) return Error{Described("max_num_batched_tokens", c.max_num_batched_tokens, "must be at least 1")};
-  if (c.max_model_len < 2) return Error{Described("max_model_len", c.max_model_len, "must be at least 2 (a prompt and an output token)")};
-  if (c.max_model_len > std::numeric_limits<int32_t>::max()) return Error{Described("max_model_len", c.max_model_len, "must be below 2^31")};
-  if (c.long_prefill_token_threshold < 0) return Error{Described("long_prefill_token_threshold", c.long_prefill_token_threshold, "must be 0 (off) or more")};
-  if (c.max_num_active_seqs < 0) return Error{Described("max_num_active_seqs", c.max_num_active_seqs, "must be 0 (max_num_seqs) or more")};
-  if (c.prefill_schedule_interval < 1) return Error{Described("prefill_schedule_interval", c.prefill_schedule_interval, "must be at least 1")};
-  if (!(c.watermark >= 0 && c.watermark < 1)) return Error{"watermark = " + std::to_string(c.watermark) + ": must be in [0, 1)"};
+  if (c.max_num_batched_tokens < 1)
+    return Error{Described("max_num_batched_tokens", c.max_num_batched_tokens, "must be at least 1")};
+  if (c.max_model_len < 2)
+    return Error{Described("max_model_len", c.max_model_len, "must be at least 2 (a prompt and an output token)")};
+  if (c.max_model_len > std::numeric_limits<int32_t>::max())
+    return Error{Described("max_model_len", c.max_model_len, "must be below 2^31")};
+  if (c.long_prefill_token_threshold < 0)
+    return Error{Described("long_prefill_token_threshold", c.long_prefill_token_threshold, "must be 0 (off) or more")};
+  if (c.max_num_active_seqs < 0)
+    return Error{Described("max_num_active_seqs", c.max_num_active_seqs, "must be 0 (max_num_seqs) or more")};
+  if (c.prefill_schedule_interval < 1)
+    return Error{Described("prefill_schedule_interval", c.prefill_schedule_interval, "must be at least 1")};
+  if (!(c.watermark >= 0 && c.watermark < 1))
+    return Error{"watermark = " + std::to_string(c.watermark) + ": must be in [0, 1)"};
   return {};
 }
 
@@ -65,7 +73,9 @@ Status VllmCore::Add(const EngineRequest& q) {
   r.output_named_later = q.output_named_later;
   r.segments.assign(q.segments.begin(), q.segments.end());
   // Nobody else can name a block that holds a token of its own, if the host says that nobody will.
-  r.private_from = q.output_named_later ? std::numeric_limits<int64_t>::max() : q.segments.empty() ? 0 : q.prompt_tokens / config_.block_size;
+  r.private_from = q.output_named_later ? std::numeric_limits<int64_t>::max()
+                   : q.segments.empty() ? 0
+                                        : q.prompt_tokens / config_.block_size;
   PushWaiting(waiting_, slot, false);
   return {};
 }

@@ -60,11 +60,11 @@ class VllmCore final : public EngineCore {
   // A batch from Schedule() to Update().
   struct BatchInFlight {
     Batch batch;
-    std::vector<Item> items;     // of a steady batch: those that are not steady decodes; in rank order
-    BatchSummary summary;        // by ScheduleSummary()
+    std::vector<Item> items;  // of a steady batch: those that are not steady decodes; in rank order
+    BatchSummary summary;     // by ScheduleSummary()
     bool steady = false;
     int64_t steady_index = 0;
-    int64_t steady_alive = 0;    // steady decodes in it whose request has not ended since
+    int64_t steady_alive = 0;  // steady decodes in it whose request has not ended since
   };
 
   explicit VllmCore(const EngineConfig& config);
@@ -79,7 +79,7 @@ class VllmCore final : public EngineCore {
   int64_t BlocksOf(int64_t tokens) const { return (tokens + config_.block_size - 1) / config_.block_size; }
   void HashUpTo(ScheduledRequest& r, int64_t blocks);
   void CacheUpTo(ScheduledRequest& r, int64_t tokens);
-  void Lookup(ScheduledRequest& r);  // into hits_
+  void Lookup(ScheduledRequest& r);                                // into hits_
   bool Allocate(ScheduledRequest& r, int64_t tokens, bool admit);  // with hits_ when admit
   void FreeBlocks(ScheduledRequest& r);
   void MakeFindable(ScheduledRequest& r);
@@ -112,9 +112,9 @@ class VllmCore final : public EngineCore {
   bool ScheduleSteady(BatchInFlight& b, int64_t threshold, int64_t& budget);
   void RefreshLoose();
   void JoinSteady(Slot slot);
-  void LeaveSteady(Slot slot);       // its last token is in flight
+  void LeaveSteady(Slot slot);  // its last token is in flight
   void MaterialiseSteady(ScheduledRequest& r);
-  void DropSteady(Slot slot);        // ends, or goes back to being stepped one by one
+  void DropSteady(Slot slot);  // ends, or goes back to being stepped one by one
   void NoteEvents(Slot slot, int64_t from, int64_t until);
   bool PlanLoose(int64_t threshold, int64_t budget, int64_t& blocks);
   void TakeLeavers();
@@ -129,7 +129,8 @@ class VllmCore final : public EngineCore {
   std::vector<Slot> WaitingOrder() const;
   Snapshot::RequestBlocks Detail(const ScheduledRequest& r, bool skipped) const;
   Snapshot::Exact ExactState() const;
-  Status RestoreRequest(const Snapshot::RequestBlocks& d, const EngineRequest& q, const Snapshot::Request& progress, bool running);
+  Status RestoreRequest(const Snapshot::RequestBlocks& d, const EngineRequest& q, const Snapshot::Request& progress,
+                        bool running);
   Status RestoreInFlight(const Snapshot::Exact& e);
 
   static constexpr int32_t kMaxInFlight = 4;
@@ -139,9 +140,9 @@ class VllmCore final : public EngineCore {
   int32_t max_active_ = 0;
   KvBlockPool pool_;
   RequestSlab slab_;
-  RequestQueue running_;   // admission order
+  RequestQueue running_;  // admission order
   RequestQueue waiting_;
-  RequestQueue skipped_;   // asynchronous: preempted with a stale output in flight
+  RequestQueue skipped_;  // asynchronous: preempted with a stale output in flight
   bool finish_pending_ = false;
   bool record_blocks_ = false;
   uint64_t next_rank_ = 1;

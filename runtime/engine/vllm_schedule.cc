@@ -229,7 +229,8 @@ void VllmCore::ApplyItem(const Item& item) {
   if (list_sampled_) result_.sampled.push_back(r.id);
   if (r.generated == 1) result_.first_tokens.push_back(r.id);
   if (r.generated < r.ends_at) return;
-  result_.finished.push_back({r.id, r.ends_by_eos ? FinishReason::kStop : FinishReason::kLength, static_cast<int32_t>(r.generated)});
+  result_.finished.push_back(
+      {r.id, r.ends_by_eos ? FinishReason::kStop : FinishReason::kLength, static_cast<int32_t>(r.generated)});
   End(item.slot);
 }
 

@@ -11,7 +11,8 @@ namespace foretoken {
 Snapshot::Request VllmCore::Progress(const ScheduledRequest& r) const {
   const int64_t computed = r.steady() ? SteadyComputed(r) : r.computed;
   const int64_t generated = r.generated + (r.steady() ? SteadyUpdated(r) - r.joined : 0);
-  return {r.id, static_cast<int32_t>(r.prompt), static_cast<int32_t>(computed), static_cast<int32_t>(generated), r.cached_at_admission};
+  return {r.id, static_cast<int32_t>(r.prompt), static_cast<int32_t>(computed), static_cast<int32_t>(generated),
+          r.cached_at_admission};
 }
 
 // Waiting requests in the order in which they would be looked at.
@@ -19,7 +20,8 @@ std::vector<Slot> VllmCore::WaitingOrder() const {
   std::vector<Slot> order;
   Slot w = waiting_.head, s = skipped_.head;
   while (w != kNoSlot || s != kNoSlot) {
-    const bool from_skipped = s != kNoSlot && (w == kNoSlot || config_.policy == QueuePolicy::kFcfs || Before(slab_[s], slab_[w]));
+    const bool from_skipped =
+        s != kNoSlot && (w == kNoSlot || config_.policy == QueuePolicy::kFcfs || Before(slab_[s], slab_[w]));
     Slot& next = from_skipped ? s : w;
     order.push_back(next);
     next = slab_[next].next;
@@ -35,7 +37,8 @@ Snapshot::RequestBlocks VllmCore::Detail(const ScheduledRequest& r, bool skipped
   d.arrival = Instant() + Duration::FromSeconds(r.arrival_key);
   d.blocks = r.blocks;
   const size_t prompt_blocks = static_cast<size_t>(r.prompt / config_.block_size);
-  d.prompt_hashes.assign(r.hashes.begin(), r.hashes.begin() + static_cast<std::ptrdiff_t>(std::min(prompt_blocks, r.hashes.size())));
+  d.prompt_hashes.assign(r.hashes.begin(),
+                         r.hashes.begin() + static_cast<std::ptrdiff_t>(std::min(prompt_blocks, r.hashes.size())));
   d.registered_blocks = static_cast<int32_t>(r.registered);
   d.placeholders = r.placeholders;
   d.in_flight_tokens = r.in_flight;
@@ -91,7 +94,8 @@ Snapshot VllmCore::TakeSnapshot(bool exact) const {
   return snapshot;
 }
 
-Status VllmCore::RestoreRequest(const Snapshot::RequestBlocks& d, const EngineRequest& q, const Snapshot::Request& progress, bool running) {
+Status VllmCore::RestoreRequest(const Snapshot::RequestBlocks& d, const EngineRequest& q, const Snapshot::Request& progress,
+                                bool running) {
   if (Status s = Add(q); !s.ok()) return s;
   const Slot slot = slab_.Find(q.id);
   ScheduledRequest& r = slab_[slot];
@@ -132,14 +136,16 @@ Result<std::unique_ptr<EngineCore>> VllmCore::Restore(const EngineConfig& config
   const Snapshot::Exact& e = *snapshot.exact;
   RequestSlab wanted;  // id -> position in `requests`
   for (size_t i = 0; i < requests.size(); ++i) {
-    if (wanted.Find(requests[i].id) != kNoSlot) return Error{"request " + std::to_string(requests[i].id.value()) + ": described twice"};
+    if (wanted.Find(requests[i].id) != kNoSlot)
+      return Error{"request " + std::to_string(requests[i].id.value()) + ": described twice"};
     wanted.Acquire(requests[i].id);
   }
   RequestSlab progress;
   std::vector<const Snapshot::Request*> progresses;
   for (const auto* list : {&snapshot.running, &snapshot.waiting})
     for (const Snapshot::Request& p : *list) {
-      if (progress.Find(p.request) != kNoSlot) return Error{"snapshot: request " + std::to_string(p.request.value()) + " is listed twice"};
+      if (progress.Find(p.request) != kNoSlot)
+        return Error{"snapshot: request " + std::to_string(p.request.value()) + " is listed twice"};
       progress.Acquire(p.request);
       progresses.push_back(&p);
     }
@@ -150,11 +156,14 @@ Result<std::unique_ptr<EngineCore>> VllmCore::Restore(const EngineConfig& config
       return Error{"snapshot: request " + std::to_string(d.request.value()) + " has no description or no progress"};
     if (Status s = core.RestoreRequest(d, requests[q], *progresses[p], p < snapshot.running.size()); !s.ok()) return s.error();
     for (const uint32_t b : d.blocks) {
-      if (b == 0 || b >= refs.size()) return Error{"snapshot: request " + std::to_string(d.request.value()) + " holds block " + std::to_string(b) + ", out of range"};
+      if (b == 0 || b >= refs.size())
+        return Error{"snapshot: request " + std::to_string(d.request.value()) + " holds block " + std::to_string(b) +
+                     ", out of range"};
       ++refs[b];
     }
   }
-  if (core.slab_.size() != static_cast<int32_t>(progresses.size())) return Error{"snapshot: a request has progress but no blocks entry"};
+  if (core.slab_.size() != static_cast<int32_t>(progresses.size()))
+    return Error{"snapshot: a request has progress but no blocks entry"};
   if (Status s = core.pool_.Restore(e.free_list, e.hashed_blocks, refs); !s.ok()) return s.error();
   if (Status s = core.RestoreInFlight(e); !s.ok()) return s.error();
   core.next_index_ = snapshot.next_step;
@@ -167,7 +176,8 @@ Result<std::unique_ptr<EngineCore>> VllmCore::Restore(const EngineConfig& config
 }
 
 Status VllmCore::RestoreInFlight(const Snapshot::Exact& e) {
-  if (e.in_flight.size() >= static_cast<size_t>(kMaxInFlight)) return Error{"snapshot: more batches in flight than an engine keeps"};
+  if (e.in_flight.size() >= static_cast<size_t>(kMaxInFlight))
+    return Error{"snapshot: more batches in flight than an engine keeps"};
   for (const Snapshot::InFlight& f : e.in_flight) {
     if (f.tokens.size() != f.requests.size() || f.samples.size() != f.requests.size())
       return Error{"snapshot: batch " + std::to_string(f.step) + " in flight has lists of different lengths"};

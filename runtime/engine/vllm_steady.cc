@@ -18,7 +18,9 @@ namespace {
 constexpr int64_t kNever = std::numeric_limits<int64_t>::max();
 }  // namespace
 
-int64_t VllmCore::SteadyUpdated(const ScheduledRequest& r) const { return std::clamp(steady_updated_, r.joined, SteadyUntil(r)); }
+int64_t VllmCore::SteadyUpdated(const ScheduledRequest& r) const {
+  return std::clamp(steady_updated_, r.joined, SteadyUntil(r));
+}
 
 // The first batch not yet scheduled at which the request's next token begins a block.
 int64_t VllmCore::NextCrossing(const ScheduledRequest& r) const {
@@ -200,7 +202,8 @@ void VllmCore::AllocateSteady(BatchInFlight& b) {
       if (w.tokens > 0) {
         const int64_t held = static_cast<int64_t>(r.blocks.size());
         FT_CHECK(Allocate(r, w.tokens, false));
-        b.items.push_back({w.slot, r.generation, static_cast<int32_t>(w.tokens), r.computed, held, r.rank, false, false, false});
+        b.items.push_back(
+            {w.slot, r.generation, static_cast<int32_t>(w.tokens), r.computed, held, r.rank, false, false, false});
         touched_prefill_ |= r.chunk;
         continue;
       }
@@ -266,8 +269,7 @@ void VllmCore::FillSummary(BatchInFlight& b) {
       ++s.shape.decode_seqs;
       s.shape.decode_kv_tokens += i.computed + i.tokens;
     }
-    if (i.prefill || i.admission)
-      s.chunks.push_back({slab_[i.slot].id, i.tokens, static_cast<int32_t>(i.computed), i.samples});
+    if (i.prefill || i.admission) s.chunks.push_back({slab_[i.slot].id, i.tokens, static_cast<int32_t>(i.computed), i.samples});
   }
   if (s.shape.prefill_tokens > 0) s.shape.prefill_ctx = (context + s.shape.prefill_tokens / 2) / s.shape.prefill_tokens;
   s.admitted.swap(b.batch.admitted);
@@ -313,7 +315,8 @@ const BatchResult& VllmCore::UpdateSummary() {
   size_t next = 0;
   auto finish_steady = [&](Slot slot) {
     const ScheduledRequest& r = slab_[slot];
-    result_.finished.push_back({r.id, r.ends_by_eos ? FinishReason::kStop : FinishReason::kLength, static_cast<int32_t>(r.ends_at)});
+    result_.finished.push_back(
+        {r.id, r.ends_by_eos ? FinishReason::kStop : FinishReason::kLength, static_cast<int32_t>(r.ends_at)});
     End(slot);
   };
   for (const Item& item : b.items) {

@@ -12,7 +12,7 @@ namespace foretoken {
 // decode step (29-34 % off, measured on two GPUs).
 struct StepShape {
   int64_t prefill_tokens = 0;
-  int64_t prefill_ctx = 0;       // mean tokens computed before this step's chunks, weighted by chunk, rounded
+  int64_t prefill_ctx = 0;  // mean tokens computed before this step's chunks, weighted by chunk, rounded
   int64_t decode_seqs = 0;
   int64_t decode_kv_tokens = 0;  // sum of the decode contexts, the new tokens included
 };

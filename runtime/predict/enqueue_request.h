@@ -22,7 +22,7 @@ struct EnqueueRequest {
   ScoreRule score_rule;
   bool guarded = false;  // wants an EnqueueReply, and may be refused under `rule`
   RepickRule rule = RepickRule::kVersioned;
-  Instant at;            // sender's clock
+  Instant at;  // sender's clock
   bool operator==(const EnqueueRequest&) const = default;
 };
 
@@ -49,7 +49,7 @@ inline Reservation ReservationOf(const Question& q) {
 
 // The order's query points into `request`, which must outlive it.
 inline EnqueueOrder OrderOf(const EnqueueRequest& request) {
-  return {request.decision, request.instance,   ReservationOf(request.question), request.predicted_on, request.score,
+  return {request.decision,  request.instance,   ReservationOf(request.question), request.predicted_on, request.score,
           request.runner_up, request.score_rule, QueryOf(request.question),       request.guarded,      request.rule};
 }
 

@@ -24,10 +24,10 @@ namespace foretoken {
 // What a predictor knows of its instance beforehand.
 struct InstanceProfile {
   InstanceId instance;
-  EngineConfig limits;         // from Hello or the topology
-  StepTimeModel step_time;     // the predictor's own (it may be wrong; the calibrator corrects it)
-  Duration ttft_offset;        // front-end terms outside the engine, added to TTFT and E2E
-  Slo slo;                     // of the pool
+  EngineConfig limits;             // from Hello or the topology
+  StepTimeModel step_time;         // the predictor's own (it may be wrong; the calibrator corrects it)
+  Duration ttft_offset;            // front-end terms outside the engine, added to TTFT and E2E
+  Slo slo;                         // of the pool
   bool expected_arrivals = false;  // timeline: add the expected arrival stream
   bool calibrate = false;          // correct step_time online from the durations that steps really took
 };
@@ -36,9 +36,9 @@ struct InstanceProfile {
 struct Reservation {
   RequestId request;
   int32_t priority = 0;
-  Instant arrival;                // at the router
+  Instant arrival;  // at the router
   int64_t prompt_tokens = 0;
-  int64_t expected_output = 1;    // total, >= 1
+  int64_t expected_output = 1;  // total, >= 1
   LengthKey length;
   Slo slo;
   std::vector<PromptSegment> segments;

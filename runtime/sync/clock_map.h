@@ -47,7 +47,8 @@ class ClockMap {
  private:
   static constexpr double kUnknown = 4e18;
   static constexpr int kBuckets = 16;
-  static constexpr int64_t kBucketNanos = 2'000'000'000;  // a bound older than kBuckets x this is forgotten: drift has used it up
+  static constexpr int64_t kBucketNanos =
+      2'000'000'000;  // a bound older than kBuckets x this is forgotten: drift has used it up
 
   struct Interval {
     double lower = -kUnknown;

@@ -32,11 +32,11 @@ struct Event {
 using Log = std::vector<Event>;
 
 void PrintTo(const Event& e, std::ostream* os) {
-  *os << "kind " << static_cast<int>(e.kind) << " request " << e.request.value() << " at " << e.at.nanos() << " ns step " << e.trace.step
-      << " start " << e.trace.start.nanos() << " dur " << e.trace.duration.nanos() << " p " << e.trace.prefill_tokens << " d "
-      << e.trace.decode_seqs << "/" << e.trace.decode_kv_tokens << " w " << e.trace.waiting << " r " << e.trace.running << " free "
-      << e.trace.free_blocks << " chunks " << e.trace.chunks.size() << " skipped " << e.trace.skipped.size() << " cancelled "
-      << e.trace.cancelled.size() << " finished " << e.trace.finished.size();
+  *os << "kind " << static_cast<int>(e.kind) << " request " << e.request.value() << " at " << e.at.nanos() << " ns step "
+      << e.trace.step << " start " << e.trace.start.nanos() << " dur " << e.trace.duration.nanos() << " p "
+      << e.trace.prefill_tokens << " d " << e.trace.decode_seqs << "/" << e.trace.decode_kv_tokens << " w " << e.trace.waiting
+      << " r " << e.trace.running << " free " << e.trace.free_blocks << " chunks " << e.trace.chunks.size() << " skipped "
+      << e.trace.skipped.size() << " cancelled " << e.trace.cancelled.size() << " finished " << e.trace.finished.size();
 }
 
 struct LogSink : EngineSink {
@@ -46,7 +46,9 @@ struct LogSink : EngineSink {
   void OnFinished(RequestId r, const BatchTrace::Finish& f, Instant at) override {
     log.push_back({Event::Kind::kFinished, r, at, {}, f, {}});
   }
-  void OnRejected(RequestId r, OutcomeReason why, Instant at) override { log.push_back({Event::Kind::kRejected, r, at, {}, {}, why}); }
+  void OnRejected(RequestId r, OutcomeReason why, Instant at) override {
+    log.push_back({Event::Kind::kRejected, r, at, {}, {}, why});
+  }
 };
 
 struct Message {
@@ -59,15 +61,16 @@ struct Message {
 class PieceLaw final : public StepTimeLaw {
  public:
   double NanosOf(const StepShape& s) const override {
-    if (s.prefill_tokens > 0) return 900 + 3.0 * static_cast<double>(s.prefill_tokens) + 0.01 * static_cast<double>(s.prefill_ctx + s.decode_kv_tokens);
+    if (s.prefill_tokens > 0)
+      return 900 + 3.0 * static_cast<double>(s.prefill_tokens) + 0.01 * static_cast<double>(s.prefill_ctx + s.decode_kv_tokens);
     if (s.decode_seqs == 0) return 0;
     const DecodeSegment seg = DecodeSegmentAt(s.decode_seqs, s.decode_kv_tokens);
     return seg.base_ns + seg.per_kv_token_ns * static_cast<double>(s.decode_kv_tokens);
   }
   DecodeSegment DecodeSegmentAt(int64_t seqs, int64_t kv) const override {
     const int64_t piece = kv / 37;
-    return {500 + 11.0 * static_cast<double>(seqs) + 5.0 * static_cast<double>(piece % 7), 0.25 + 0.125 * static_cast<double>(piece % 3),
-            piece * 37, piece * 37 + 37};
+    return {500 + 11.0 * static_cast<double>(seqs) + 5.0 * static_cast<double>(piece % 7),
+            0.25 + 0.125 * static_cast<double>(piece % 3), piece * 37, piece * 37 + 37};
   }
 };
 
@@ -110,7 +113,10 @@ Scenario RandomScenario(uint64_t seed) {
 // The reference: plain, item by item.
 class PlainLoop {
  public:
-  explicit PlainLoop(const Scenario& s) : o_(s.options), core_(std::move(MakeEngineCore(s.options.config)).value()), arrivals_(s.messages.begin(), s.messages.end()) {}
+  explicit PlainLoop(const Scenario& s)
+      : o_(s.options),
+        core_(std::move(MakeEngineCore(s.options.config)).value()),
+        arrivals_(s.messages.begin(), s.messages.end()) {}
 
   // Absent: requests preempt each other for ever (EmulatedEngine would break that, see its test).
   std::optional<Log> Run() {
@@ -193,7 +199,8 @@ class PlainLoop {
       t.preempted = std::exchange(preempted_, {});
       for (size_t i = 0; i < before.running.size(); ++i) {
         const RequestId id = before.running[i].request;
-        const bool in_batch = std::any_of(b.items.begin(), b.items.end(), [&](const ScheduledItem& x) { return x.request == id; });
+        const bool in_batch =
+            std::any_of(b.items.begin(), b.items.end(), [&](const ScheduledItem& x) { return x.request == id; });
         const bool preempted = std::find(b.preempted.begin(), b.preempted.end(), id) != b.preempted.end();
         if (!in_batch && !preempted && !before.exact->requests[i].partial_prefill) t.skipped.push_back(id);
       }

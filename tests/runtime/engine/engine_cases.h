@@ -74,7 +74,8 @@ inline std::vector<EngineCase::Arrival> RandomArrivals(Prng& prng, int64_t block
     a.request.output_named_later = false;
     for (const EngineCase::Arrival& other : arrivals)
       for (const PromptSegment& s : other.request.segments)
-        if (other.request.id != a.request.id && (s.content == OutputContent(a.request.id) || s.content == PrivateContent(a.request.id)))
+        if (other.request.id != a.request.id &&
+            (s.content == OutputContent(a.request.id) || s.content == PrivateContent(a.request.id)))
           a.request.output_named_later = true;
   }
   return arrivals;
@@ -103,7 +104,8 @@ inline EngineCase RandomEngineCase(uint64_t seed, int64_t gap_max) {
   g.async_scheduling = prng.Chance(0.5);
   g.stop_at_eos = prng.Chance(0.5);
   g.free_list = prng.Chance(0.25) ? FreeListRule::kAppend : FreeListRule::kUnhashedToFront;
-  g.max_model_len = std::max(prng.Chance(0.6) ? int64_t{131072} : longest - prng.Between(0, 1), prompt + 1 + prng.Between(0, 2));
+  g.max_model_len =
+      std::max(prng.Chance(0.6) ? int64_t{131072} : longest - prng.Between(0, 1), prompt + 1 + prng.Between(0, 2));
   g.lone_long_prefill_full = prng.Chance(0.3);
   g.self_preempt_continues = prng.Chance(0.2);
   g.long_prefill_adaptive = prng.Chance(0.2);

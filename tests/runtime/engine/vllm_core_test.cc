@@ -178,8 +178,8 @@ TEST_F(VllmCoreTest, FreeHitsCountAgainstFreeSpace) {
   config_.num_gpu_blocks = 7;  // 6 usable
   Start();
   ASSERT_TRUE(Add(1, 9, 1, {.segments = {Shared(9)}}).ok());
-  Step();                                // leaves 2 hashed blocks, all 6 free
-  ASSERT_TRUE(Add(2, 7, 8).ok());        // takes 2 of the 4 that are not hashed
+  Step();                          // leaves 2 hashed blocks, all 6 free
+  ASSERT_TRUE(Add(2, 7, 8).ok());  // takes 2 of the 4 that are not hashed
   Step();
   EXPECT_EQ(core_->free_blocks(), 4);
   // Needs 5 blocks: 2 hits, which are among the free ones, and 3 new. 4 are free: no.
@@ -195,7 +195,7 @@ TEST_F(VllmCoreTest, PreemptedRequestGoesToTheFrontAndKeepsItsTokens) {
   ASSERT_TRUE(Add(2, 7, 6).ok());
   Step();  // 2 blocks each
   ASSERT_TRUE(Add(3, 7, 1).ok());
-  Step();                    // both fill their second block
+  Step();                      // both fill their second block
   const Batch b = Schedule();  // request 1 needs a third block
   EXPECT_EQ(Ids(b.preempted), (std::vector<uint64_t>{2}));
   EXPECT_EQ(WaitingIds(), (std::vector<uint64_t>{2, 3}));
@@ -357,7 +357,11 @@ TEST_F(VllmCoreTest, LaterTurnFindsTheOutputOfTheEarlierOne) {
   Start();
   ASSERT_TRUE(Add(1, 6, 7, {.segments = {Shared(6)}}).ok());
   StepUntilEnd(1);  // 12 tokens computed: 3 full blocks
-  ASSERT_TRUE(Add(2, 20, 1, {.segments = {Shared(6), {OutputContent(RequestId(1)), TokenCount(7)}, {PrivateContent(RequestId(2)), TokenCount(7)}}}).ok());
+  ASSERT_TRUE(Add(2, 20, 1,
+                  {.segments = {Shared(6),
+                                {OutputContent(RequestId(1)), TokenCount(7)},
+                                {PrivateContent(RequestId(2)), TokenCount(7)}}})
+                  .ok());
   EXPECT_EQ(Step().admitted[0].cached, 12);
 }
 
@@ -431,9 +435,10 @@ TEST_F(VllmCoreTest, RefusesWhatItCannotRunWithAReason) {
   EXPECT_NE(twice.error().message.find("already"), std::string::npos);
   EXPECT_NE(too_long.error().message.find("max_model_len = 100"), std::string::npos);
   EXPECT_FALSE(empty.ok());
-  for (auto damage : {+[](EngineConfig& c) { c.block_size = 0; }, +[](EngineConfig& c) { c.num_gpu_blocks = 1; },
-                      +[](EngineConfig& c) { c.max_num_seqs = 0; }, +[](EngineConfig& c) { c.watermark = 1; },
-                      +[](EngineConfig& c) { c.max_model_len = 1; }, +[](EngineConfig& c) { c.prefill_schedule_interval = 0; }}) {
+  for (auto damage :
+       {+[](EngineConfig& c) { c.block_size = 0; }, +[](EngineConfig& c) { c.num_gpu_blocks = 1; },
+        +[](EngineConfig& c) { c.max_num_seqs = 0; }, +[](EngineConfig& c) { c.watermark = 1; },
+        +[](EngineConfig& c) { c.max_model_len = 1; }, +[](EngineConfig& c) { c.prefill_schedule_interval = 0; }}) {
     EngineConfig bad;
     damage(bad);
     EXPECT_FALSE(MakeEngineCore(bad).ok());
@@ -506,7 +511,8 @@ TEST(VllmCorePropertyTest, InvariantsHoldAfterEveryCallAndRequestsAreConserved) 
     auto core = std::move(MakeEngineCore(c.config)).value();
     size_t next = 0, ended = 0;
     for (int64_t turn = 0; turn < 5000; ++turn) {
-      for (; next < c.arrivals.size() && c.arrivals[next].turn <= turn; ++next) ASSERT_TRUE(core->Add(c.arrivals[next].request).ok());
+      for (; next < c.arrivals.size() && c.arrivals[next].turn <= turn; ++next)
+        ASSERT_TRUE(core->Add(c.arrivals[next].request).ok());
       if (!core->HasRequests() && core->batches_in_flight() == 0 && next == c.arrivals.size()) break;
       if (core->HasRequests()) {
         const Batch& b = core->Schedule();

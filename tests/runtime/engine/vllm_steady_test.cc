@@ -67,7 +67,8 @@ class Loop {
     // Passed over: running before, past its prefill, neither in the batch nor preempted.
     for (size_t i = 0; i < before.running.size(); ++i) {
       const RequestId id = before.running[i].request;
-      const bool in_batch = std::any_of(b.items.begin(), b.items.end(), [&](const ScheduledItem& s) { return s.request == id; });
+      const bool in_batch =
+          std::any_of(b.items.begin(), b.items.end(), [&](const ScheduledItem& s) { return s.request == id; });
       const bool preempted = std::find(b.preempted.begin(), b.preempted.end(), id) != b.preempted.end();
       if (!in_batch && !preempted && !before.exact->requests[i].partial_prefill) t.batch.skipped.push_back(id);
     }
@@ -89,14 +90,16 @@ std::unique_ptr<EngineCore> Core(const EngineConfig& config) {
 ::testing::AssertionResult Same(const Turn& a, const Turn& b) {
   const BatchSummary &x = a.batch, &y = b.batch;
   if (a.scheduled != b.scheduled || a.updated != b.updated) return ::testing::AssertionFailure() << "the loop went another way";
-  if (x.shape.prefill_tokens != y.shape.prefill_tokens || x.shape.prefill_ctx != y.shape.prefill_ctx || x.prefill_seqs != y.prefill_seqs)
+  if (x.shape.prefill_tokens != y.shape.prefill_tokens || x.shape.prefill_ctx != y.shape.prefill_ctx ||
+      x.prefill_seqs != y.prefill_seqs)
     return ::testing::AssertionFailure() << "prefill " << x.shape.prefill_tokens << " and " << y.shape.prefill_tokens;
   if (x.shape.decode_seqs != y.shape.decode_seqs || x.shape.decode_kv_tokens != y.shape.decode_kv_tokens)
     return ::testing::AssertionFailure() << "decode " << x.shape.decode_seqs << "/" << x.shape.decode_kv_tokens << " and "
                                          << y.shape.decode_seqs << "/" << y.shape.decode_kv_tokens;
   if (x.chunks != y.chunks || x.admitted != y.admitted || x.preempted != y.preempted)
     return ::testing::AssertionFailure() << "chunks, admissions or preemptions";
-  if (x.skipped != y.skipped) return ::testing::AssertionFailure() << "passed over: " << x.skipped.size() << " and " << y.skipped.size();
+  if (x.skipped != y.skipped)
+    return ::testing::AssertionFailure() << "passed over: " << x.skipped.size() << " and " << y.skipped.size();
   if (x.evicted != y.evicted) return ::testing::AssertionFailure() << "evicted " << x.evicted << " and " << y.evicted;
   if (a.free_scheduled != b.free_scheduled || a.waiting_scheduled != b.waiting_scheduled)
     return ::testing::AssertionFailure() << "after schedule: free " << a.free_scheduled << " and " << b.free_scheduled;

@@ -14,7 +14,9 @@ namespace {
 
 class FixedLength final : public LengthEstimator {
  public:
-  TokenCount Total(const LengthKey&, TokenCount generated) const override { return TokenCount(std::max<int64_t>(40, generated.value() + 1)); }
+  TokenCount Total(const LengthKey&, TokenCount generated) const override {
+    return TokenCount(std::max<int64_t>(40, generated.value() + 1));
+  }
   void Learn(uint32_t, TokenCount) override {}
   uint64_t version() const override { return 0; }
 };
@@ -39,7 +41,9 @@ class CheckingMirror final : public Predictor {
     EXPECT_TRUE(waiting_.insert(r.value()).second) << "arrived twice";
     ++seen_->arrived;
   }
-  void OnGone(RequestId r, Instant) override { reserved_.erase(r.value()), waiting_.erase(r.value()), running_.erase(r.value()); }
+  void OnGone(RequestId r, Instant) override {
+    reserved_.erase(r.value()), waiting_.erase(r.value()), running_.erase(r.value());
+  }
   void OnStep(const BatchTrace& t) override {
     if (next_step_) {
       EXPECT_EQ(t.step, *next_step_) << "a step is missing or out of order";
@@ -52,7 +56,8 @@ class CheckingMirror final : public Predictor {
       EXPECT_EQ(waiting_.erase(a.request.value()), 1u) << "admitted without having arrived";
       running_.insert(a.request.value());
     }
-    for (const auto& f : t.finished) EXPECT_EQ(running_.erase(f.request.value()), 1u) << "finished without having been admitted";
+    for (const auto& f : t.finished)
+      EXPECT_EQ(running_.erase(f.request.value()), 1u) << "finished without having been admitted";
     ++seen_->steps;
   }
   void OnAggregate(const AggregateState&, const BatchTrace*) override { ++seen_->steps; }
@@ -147,7 +152,8 @@ RunResult Play(const RunOptions& o, const Trace& trace, Log* log = nullptr) {
 }
 
 size_t Count(const RunResult& r, OutcomeKind kind) {
-  return static_cast<size_t>(std::count_if(r.requests.begin(), r.requests.end(), [&](const RunRequest& q) { return q.outcome == kind; }));
+  return static_cast<size_t>(
+      std::count_if(r.requests.begin(), r.requests.end(), [&](const RunRequest& q) { return q.outcome == kind; }));
 }
 
 TEST(VirtualHostTest, EveryPolicyCompletesEveryRequestOnceInCausalOrder) {
@@ -243,16 +249,19 @@ TEST(VirtualHostTest, RandomLinkFaultsKeepEveryMirrorConsistentAndEveryRequestAc
     SCOPED_TRACE(::testing::Message() << "seed " << seed);
     Prng prng(seed);
     Seen seen;
-    RunOptions o = Options(static_cast<size_t>(prng.Between(2, 5)), prng.Chance(0.5) ? "min_e2e" : "least_requests", &seen, seed);
+    RunOptions o =
+        Options(static_cast<size_t>(prng.Between(2, 5)), prng.Chance(0.5) ? "min_e2e" : "least_requests", &seen, seed);
     LinkRule rule;
     rule.faults.delay.value = Duration::Micros(prng.Between(0, 100'000));
     rule.faults.drop_probability = prng.Unit() * 0.2;
     rule.faults.duplicate_probability = prng.Unit() * 0.2;
     rule.faults.reorder_probability = prng.Unit() * 0.3;
     rule.faults.reorder_delay.value = Duration::Micros(prng.Between(0, 60'000));
-    if (prng.Chance(0.3)) rule.faults.partitions.push_back({Instant() + Duration::Seconds(2), Duration::Seconds(3), std::nullopt});
+    if (prng.Chance(0.3))
+      rule.faults.partitions.push_back({Instant() + Duration::Seconds(2), Duration::Seconds(3), std::nullopt});
     o.faults.links.push_back(rule);
-    if (prng.Chance(0.3)) o.faults.restarts.push_back({"gpu-0", Instant() + Duration::Seconds(4), Duration::Millis(700), std::nullopt});
+    if (prng.Chance(0.3))
+      o.faults.restarts.push_back({"gpu-0", Instant() + Duration::Seconds(4), Duration::Millis(700), std::nullopt});
     const Trace trace = RandomTrace(seed, 200, 25);
     Log a, b;
     const RunResult r = Play(o, trace, &a);
