@@ -114,7 +114,7 @@ void InstanceCore::RunUntil(Instant until, InstanceEffects& effects) {
   effects_ = &effects;
   for (;;) {
     const Instant timer = std::min(next_heartbeat_, next_poll_);
-    if (timer > until) break;
+    if (timer > until || timer == Instant::Max()) break;
     engine_->RunUntil(timer, *this);
     RunTimers(timer);
   }
