@@ -20,6 +20,8 @@ void AddBenchCommand(CLI::App& app, int& exit_code);
 void AddEngineCommand(CLI::App& app, int& exit_code);
 void AddMirrorCommand(CLI::App& app, int& exit_code);
 void AddSimulateCommand(CLI::App& app, int& exit_code);
+void AddTableCommand(CLI::App& app, int& exit_code);
 void AddTraceCommand(CLI::App& app, int& exit_code);
+void AddValidateCommand(CLI::App& app, int& exit_code);
 
 }  // namespace foretoken

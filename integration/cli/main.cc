@@ -21,6 +21,7 @@ void AddCommands(CLI::App& app, int& exit_code) {
   AddEngineCommand(app, exit_code);
   AddMirrorCommand(app, exit_code);
   AddSimulateCommand(app, exit_code);
+  AddTableCommand(app, exit_code);
   AddTraceCommand(app, exit_code);
 }
 
