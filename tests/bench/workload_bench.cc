@@ -2,6 +2,7 @@
 //   bazel run //tests/bench:workload_bench
 #include <benchmark/benchmark.h>
 
+#include <cstdio>
 #include <cstdlib>
 #include <fstream>
 #include <memory>
@@ -53,8 +54,11 @@ void BenchLearn(benchmark::State& state) {
   const auto estimator = std::move(MakeLengthEstimator(LengthEstimatorKind::kSampled)).value();
   const std::vector<int64_t> lengths = Lengths(1024);
   size_t i = 0;
-  for (auto _ : state)
-    estimator->Learn(static_cast<uint32_t>(i % static_cast<size_t>(state.range(0))), TokenCount(lengths[i++ & 1023]));
+  const auto classes = static_cast<size_t>(state.range(0));
+  for (auto _ : state) {
+    ++i;
+    estimator->Learn(static_cast<uint32_t>(i % classes), TokenCount(lengths[i & 1023]));
+  }
 }
 BENCHMARK(BenchLearn)->Arg(1)->Arg(16);
 
