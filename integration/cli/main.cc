@@ -23,6 +23,7 @@ void AddCommands(CLI::App& app, int& exit_code) {
   AddSimulateCommand(app, exit_code);
   AddTableCommand(app, exit_code);
   AddTraceCommand(app, exit_code);
+  AddValidateCommand(app, exit_code);
 }
 
 std::vector<std::string> CommandNames(const CLI::App& app) {
