@@ -1,5 +1,5 @@
-// Reads typed values out of a ConfigNode tree, strictly: wrong type, wrong unit, out of range, unknown name and unknown key each
-// become one error with path, value, rule and the nearest valid name. Absent keys leave the caller's default untouched.
+// Reads typed values out of a ConfigNode tree, strictly: wrong type, wrong unit, out of range, unknown name and unknown key
+// each become one error with path, value, rule and the nearest valid name. Absent keys leave the caller's default untouched.
 #pragma once
 
 #include <cstdint>

@@ -144,7 +144,8 @@ class PathWalker {
  public:
   PathWalker(std::string_view path, Position at) : rest_(path), at_(at) {}
 
-  // The node that the whole path names, made if it is a new key of a map; nullptr with `problem` set when there is no such place.
+  // The node that the whole path names, made if it is a new key of a map; nullptr with `problem` set when there is no such
+  // place.
   ConfigNode* Walk(ConfigNode& root, std::string& problem) {
     ConfigNode* node = &root;
     while (!rest_.empty()) {

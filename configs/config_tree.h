@@ -62,7 +62,8 @@ class ConfigErrorSink {
   std::vector<Entry> entries_;
 };
 
-// The tree of `text` with the sink's overrides applied. On an error in the text the tree is an empty map and the sink is not empty.
+// The tree of `text` with the sink's overrides applied. On an error in the text the tree is an empty map and the sink is not
+// empty.
 ConfigNode ReadConfigTree(std::string_view text, ConfigErrorSink& sink);
 
 // Reads a file of at most 1 MiB. Error: a message without a position.

@@ -1,5 +1,6 @@
-// Reads an experiment from YAML: a grid of simulations (docs/configuration.md, "Experiments"). An axis is a topology path as --set
-// takes it, with the values to try; every value is checked against every topology, so that a grid cannot fail in its last hour.
+// Reads an experiment from YAML: a grid of simulations (docs/configuration.md, "Experiments"). An axis is a topology path as
+// --set takes it, with the values to try; every value is checked against every topology, so that a grid cannot fail in its
+// last hour.
 #pragma once
 
 #include <cstdint>

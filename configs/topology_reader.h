@@ -1,5 +1,5 @@
-// Reads a topology from YAML (docs/configuration.md lists the keys). Strict: an unknown key, a wrong type or unit, a number out of
-// range, a dangling reference or a missing file is an error, and all errors are reported at once.
+// Reads a topology from YAML (docs/configuration.md lists the keys). Strict: an unknown key, a wrong type or unit, a number
+// out of range, a dangling reference or a missing file is an error, and all errors are reported at once.
 #pragma once
 
 #include <string>

@@ -1,5 +1,5 @@
-// Reads a workload from YAML: a recorded trace by its file, or the profile of a synthetic one (docs/configuration.md, "Workloads").
-// As strict as the topology reader. Does not read the trace itself: integration/traces does.
+// Reads a workload from YAML: a recorded trace by its file, or the profile of a synthetic one (docs/configuration.md,
+// "Workloads"). As strict as the topology reader. Does not read the trace itself: integration/traces does.
 #pragma once
 
 #include <cstddef>

@@ -1,5 +1,5 @@
-// `foretoken validate FILE...`: reads topologies, fault plans, workloads and experiments, told apart by their keys. All errors of all
-// files are reported at once; of a good file it says what is in it, so that a reader sees that it means what they think.
+// `foretoken validate FILE...`: reads topologies, fault plans, workloads and experiments, told apart by their keys. All errors
+// of all files are reported at once; of a good file it says what is in it, so that a reader sees that it means what they think.
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <boost/json.hpp>
@@ -28,8 +28,8 @@ struct Arguments {
 constexpr int64_t kPrompt = 1000;
 constexpr int64_t kOutput = 200;
 
-// Requests per second of kPrompt + kOutput tokens that an engine sustains by its predictors' step times: full prefill steps, and
-// decode steps of as many sequences as fit.
+// Requests per second of kPrompt + kOutput tokens that an engine sustains by its predictors' step times: full prefill steps,
+// and decode steps of as many sequences as fit.
 double CapacityOf(const EngineSpec& engine) {
   const EngineConfig& c = engine.limits;
   const StepTimeModel& model = engine.predictor_step_time;

@@ -1,6 +1,6 @@
-// Link: one direction between two roles, with faults. Pure: a message's size and time go in, the times at which its copies arrive
-// come out. Deterministic: the same seed and the same calls give the same answers; another link's traffic changes nothing.
-// Does not hold messages; the host delivers each copy at its time (copies with equal times in the order of sending).
+// Link: one direction between two roles, with faults. Pure: a message's size and time go in, the times at which its copies
+// arrive come out. Deterministic: the same seed and the same calls give the same answers; another link's traffic changes
+// nothing. Does not hold messages; the host delivers each copy at its time (copies with equal times in the order of sending).
 #pragma once
 
 #include <array>

@@ -1,5 +1,5 @@
-// Eligibility: which instances can serve a request at all, and why each of the others cannot. Pure facts only (model, role, size,
-// state); how well an instance would serve it is the policies' question.
+// Eligibility: which instances can serve a request at all, and why each of the others cannot. Pure facts only (model, role,
+// size, state); how well an instance would serve it is the policies' question.
 #pragma once
 
 #include <cstdint>
@@ -35,8 +35,8 @@ std::vector<Exclusion> Eligibility(const RequestMeta& request, PlacementRole par
 // For users: "serves another model", "is cordoned", ...
 std::string_view ReasonOf(Exclusion exclusion);
 
-// What to tell the user of a request that no instance can serve: kTooLong or kNeverFits if that alone is what excludes it from an
-// instance of its model, else kNoCandidate. `exclusions` has no kNone.
+// What to tell the user of a request that no instance can serve: kTooLong or kNeverFits if that alone is what excludes it from
+// an instance of its model, else kNoCandidate. `exclusions` has no kNone.
 OutcomeReason RejectionOf(std::span<const Exclusion> exclusions);
 
 }  // namespace foretoken

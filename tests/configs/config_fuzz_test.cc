@@ -1,4 +1,5 @@
-// No text takes the reader down: mutations of good files give errors with a place and a message, or a value that holds its promises.
+// No text takes the reader down: mutations of good files give errors with a place and a message, or a value that holds its
+// promises.
 #include <gtest/gtest.h>
 
 #include <iterator>

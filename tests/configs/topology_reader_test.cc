@@ -1,4 +1,5 @@
-// Text becomes exactly the topology that it says: defaults where it is silent, its values where it speaks, all mistakes at once.
+// Text becomes exactly the topology that it says: defaults where it is silent, its values where it speaks, all mistakes at
+// once.
 #include "configs/topology_reader.h"
 
 #include <gtest/gtest.h>

@@ -1,5 +1,5 @@
-// Properties of one faulty link: the same seed repeats, rates are what was asked for, partitions lose exactly what is sent while they
-// last, and what has no reason to be reordered is not.
+// Properties of one faulty link: the same seed repeats, rates are what was asked for, partitions lose exactly what is sent
+// while they last, and what has no reason to be reordered is not.
 #include "runtime/fault/link.h"
 
 #include <gtest/gtest.h>
