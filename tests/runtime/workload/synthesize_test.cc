@@ -97,6 +97,15 @@ TEST(SynthesizeTest, AConversationGrowsByItsOwnAnswers) {
   EXPECT_GT(later, 500u);
 }
 
+TEST(SynthesizeTest, LaterTurnsCountTowardsTheRate) {
+  SynthProfile p;
+  p.requests = 20'000;
+  p.arrivals.rate_rps = 10;
+  p.sessions.share = 0.7;
+  Prng prng(6);
+  EXPECT_NEAR(20'000 / Synthesize(p, prng).requests.back().meta.arrival.seconds(), 10, 1);
+}
+
 TEST(SynthesizeTest, SharingLeavesArrivalsAndLengthsAlone) {
   SynthProfile p = AzureConv2023();
   p.requests = 500;
