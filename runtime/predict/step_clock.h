@@ -33,9 +33,9 @@ class StepClock {
     Ticks base = 0;
     Ticks per_token = 0;
 
-    // Steps (>= 1) that stay in the piece when the KV tokens grow by `decode_seqs` a step.
-    int64_t StepsWithin(int64_t kv) const {
-      if (until - kv > (int64_t{1} << 40)) return int64_t{1} << 40;
+    // At most `limit` steps (>= 1) that stay in the piece when the KV tokens grow by `decode_seqs` a step.
+    int64_t StepsWithin(int64_t kv, int64_t limit) const {
+      if (until - kv > (limit - 1) * decode_seqs) return limit;
       return (until - kv + decode_seqs - 1) / decode_seqs;
     }
     // Sum over `steps` steps, the first one at `kv`.

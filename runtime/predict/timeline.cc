@@ -1,6 +1,7 @@
 #include "runtime/predict/timeline.h"
 
 #include <algorithm>
+#include <bit>
 
 namespace foretoken {
 namespace {
@@ -17,17 +18,32 @@ TimelinePredictor::TimelinePredictor(InstanceProfile profile, const LengthEstima
       clock_(profile_.step_time),
       requests_(1),
       slos_{profile_.slo},
-      usable_blocks_(profile_.limits.num_gpu_blocks - 1) {}
+      usable_blocks_(profile_.limits.num_gpu_blocks - 1) {
+  const EngineConfig& limits = profile_.limits;
+  world_.limits = &limits;
+  world_.clock = &clock_;
+  world_.judge = this;
+  const auto size = static_cast<uint32_t>(limits.block_size);
+  if (std::has_single_bit(size)) world_.block_shift = std::countr_zero(size);
+  world_.most_seqs =
+      limits.max_num_active_seqs > 0 ? std::min(limits.max_num_seqs, limits.max_num_active_seqs) : limits.max_num_seqs;
+  world_.watermark = static_cast<int64_t>(limits.watermark * static_cast<double>(limits.num_gpu_blocks));
+}
 
 TimelineSim::World TimelinePredictor::WorldNow() {
-  return {&profile_.limits, &clock_, requests_.data(), waiting_.data(), static_cast<uint32_t>(waiting_.size()), head_ns_,
-          usable_blocks_,   this};
+  world_.requests = requests_.data();
+  world_.waiting = waiting_.data();
+  world_.waiting_size = static_cast<uint32_t>(waiting_.size());
+  world_.head_ns = head_ns_;
+  world_.latest_ready = TicksOf(Duration::Nanos(latest_ready_ns_ - head_ns_));
+  world_.usable_blocks = usable_blocks_;
+  return world_;
 }
 
 void TimelinePredictor::Rebuild() {
   reach_.CopyFrom(head_);
   reach_.cursor = waiting_front_;
-  reach_.peak_used = 0;
+  reach_.peak_tokens = 0;
   reach_.tokens_taken = 0;
   reach_.kv_bound = false;
   const TimelineSim::World world = WorldNow();
@@ -68,6 +84,7 @@ Prediction TimelinePredictor::Predict(const PredictQuery& query, Instant now) {
   TimelineSim::World world = WorldNow();
   world.waiting = &kAsked;
   world.waiting_size = 1;
+  world.latest_ready = TicksOf(now - Instant::FromNanos(head_ns_));
   TimelineSim(world, work_).RunUntilEnd(track, options_.most_events);
   if (track.gave_up) ++counters_.gave_up;
 
@@ -102,7 +119,9 @@ void TimelinePredictor::Fill(const TimelineTrack& track, const PredictQuery& que
   p.externality = DurationOf(track.others_lost);
   p.slo_violation_added = track.others_violations;
   p.cached_tokens = TokenCount(asked.computed);
-  p.kv_headroom = BlockCount(track.least_free);
+  const int64_t bs = profile_.limits.block_size;
+  p.kv_headroom =
+      BlockCount(track.least_free_tokens >= 0 ? track.least_free_tokens / bs : -((bs - 1 - track.least_free_tokens) / bs));
 }
 
 double TimelinePredictor::ViolationAdded(Slot slot, Ticks end, Ticks lost) const {

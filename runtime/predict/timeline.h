@@ -108,6 +108,7 @@ class TimelinePredictor final : public Predictor, private TimelineJudge {
   int64_t latest_ready_ns_ = 0;
   std::vector<Slo> slos_;
 
+  TimelineSim::World world_;
   TimelineState head_;   // closed: between two steps
   TimelineState reach_;  // open: the queue is admitted
   TimelineState work_;   // scratch

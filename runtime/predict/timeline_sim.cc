@@ -1,6 +1,7 @@
 #include "runtime/predict/timeline_sim.h"
 
 #include <algorithm>
+#include <cstring>
 
 namespace foretoken {
 
@@ -24,7 +25,7 @@ void TimelineState::CopyFrom(const TimelineState& o) {
   zombie_blocks = o.zombie_blocks;
   zombie_kv = o.zombie_kv;
   tokens_taken = o.tokens_taken;
-  peak_used = o.peak_used;
+  peak_tokens = o.peak_tokens;
   preempted = o.preempted;
   kv_bound = o.kv_bound;
 }
@@ -41,20 +42,24 @@ void TimelineSim::InsertDecode(TimelineState& state, const TimelineState::Decode
   // Grow by a quarter: three of these per instance, a thousand instances.
   const size_t size = state.decodes.size();
   if (size == state.decodes.capacity()) state.decodes.reserve(size + std::max<size_t>(16, size / 4));
-  const auto at = std::upper_bound(state.decodes.begin() + state.front, state.decodes.end(), d.finish,
-                                   [](int32_t finish, const TimelineState::Decode& e) { return finish < e.finish; });
-  state.decodes.insert(at, d);
+  state.decodes.push_back(d);
+  TimelineState::Decode* at = state.decodes.data() + state.front;
+  size_t left = size - state.front;
+  // Branch-free search for the first one that ends later.
+  TimelineState::Decode* const end = at + left;
+  while (left > 0) {
+    const size_t half = (left + 1) / 2;
+    at += at[half - 1].finish <= d.finish ? half : 0;
+    left -= half;
+  }
+  std::memmove(at + 1, at, static_cast<size_t>(end - at) * sizeof(d));
+  *at = d;
 }
 
 int32_t TimelineSim::Chunk(int64_t remaining) const {
   int64_t n = remaining;
   if (limits_.long_prefill_token_threshold > 0) n = std::min<int64_t>(n, limits_.long_prefill_token_threshold);
   return static_cast<int32_t>(std::min<int64_t>(n, std::max(s_.budget, 0)));
-}
-
-int64_t TimelineSim::UsedAtMost(int64_t more_tokens) const {
-  const int64_t bs = limits_.block_size;
-  return (s_.kv + s_.prefill_kv + more_tokens + (bs - 1) * s_.running()) / bs + s_.zombie_blocks;
 }
 
 int64_t TimelineSim::UsedBlocks(int64_t steps_ahead) const {
@@ -65,12 +70,13 @@ int64_t TimelineSim::UsedBlocks(int64_t steps_ahead) const {
   return used;
 }
 
-bool TimelineSim::Fits(int64_t blocks) {
-  const int64_t at_most = UsedAtMost() + blocks;
-  s_.peak_used = std::max(s_.peak_used, at_most);
-  if (at_most <= w_.usable_blocks) return true;
+bool TimelineSim::Fits(int64_t tokens, int64_t blocks) {
+  // Rounded up to whole blocks: at most the tokens and a block less one.
+  const int64_t at_most = UsedTokensAtMost() + tokens + (blocks + 1) * limits_.block_size;
+  s_.peak_tokens = std::max(s_.peak_tokens, at_most);
+  if (at_most <= usable_tokens_) return true;
   s_.kv_bound = true;
-  return UsedBlocks() + blocks <= w_.usable_blocks;
+  return UsedBlocks() + BlocksOf(tokens) + blocks <= w_.usable_blocks;
 }
 
 void TimelineSim::Begin() {
@@ -78,6 +84,13 @@ void TimelineSim::Begin() {
   s_.chunk_tokens = s_.chunk_ctx = 0;
   s_.chunks = 0;
   s_.budget = limits_.max_num_batched_tokens - s_.decoding() - Wasted();
+  if (!s_.prefills.empty()) GiveChunks();
+  const int64_t at_most = UsedTokensAtMost();
+  s_.peak_tokens = std::max(s_.peak_tokens, at_most);
+  if (at_most > usable_tokens_) FreeShortage();
+}
+
+void TimelineSim::GiveChunks() {
   for (TimelineState::Prefill& p : s_.prefills) {
     p.chunk = Chunk(p.target - p.computed);
     if (p.chunk == 0) continue;
@@ -87,9 +100,6 @@ void TimelineSim::Begin() {
     s_.prefill_kv += p.chunk;
     ++s_.chunks;
   }
-  const int64_t at_most = UsedAtMost();
-  s_.peak_used = std::max(s_.peak_used, at_most);
-  if (at_most > w_.usable_blocks) FreeShortage();
 }
 
 void TimelineSim::FreeShortage() {
@@ -127,7 +137,7 @@ void TimelineSim::PreemptLast() {
     track_->preempted = true;
     track_->decoding = false;
     track_->generated = r.generated;
-    track_->least_free = std::min<int64_t>(track_->least_free, -1);
+    track_->least_free_tokens = std::min<int64_t>(track_->least_free_tokens, -limits_.block_size);
   }
 }
 
@@ -149,47 +159,52 @@ TimelineSim::Candidate TimelineSim::Next() const {
 }
 
 void TimelineSim::Admit() {
-  const int32_t most =
-      limits_.max_num_active_seqs > 0 ? std::min(limits_.max_num_seqs, limits_.max_num_active_seqs) : limits_.max_num_seqs;
   for (;;) {
-    if (s_.requeued.empty() && s_.cursor >= w_.waiting_size) {
+    const bool returning = !s_.requeued.empty();
+    if (!returning && s_.cursor >= w_.waiting_size) {
       blocked_ = Block::kEmpty;
       return;
     }
-    blocked_ = Block::kBudget;
-    if (s_.preempted || s_.budget <= 0) return;
-    blocked_ = Block::kSequences;
-    if (s_.running() + s_.zombies >= most) return;
-    const Candidate c = Next();
-    if (s_.requeued.empty() && ReadyAt(c.slot) > ComposeTime()) {
+    const int32_t there = s_.running() + s_.zombies;
+    if (there >= w_.most_seqs) {
+      blocked_ = Block::kSequences;
+      return;
+    }
+    if (s_.preempted || s_.budget <= 0) {
+      blocked_ = Block::kBudget;
+      return;
+    }
+    if (!returning && ComposeTime() < w_.latest_ready && ReadyAt(w_.waiting[s_.cursor]) > ComposeTime()) {
       blocked_ = Block::kReady;
       return;
     }
+    const Candidate c = Next();
     const int64_t remaining = c.target - c.cached;
+    if (!limits_.chunked_prefill && remaining > s_.budget && s_.running() > 0) {
+      blocked_ = Block::kBudget;
+      return;
+    }
     const int32_t chunk = Chunk(remaining);
-    blocked_ = Block::kBudget;
-    if (!limits_.chunked_prefill && remaining > s_.budget && s_.running() > 0) return;
-    blocked_ = Block::kKv;
-    const int64_t watermark =
-        s_.running() > 0 ? static_cast<int64_t>(limits_.watermark * static_cast<double>(limits_.num_gpu_blocks)) : 0;
-    const int64_t need =
-        BlocksOf(limits_.reserve_full_isl ? std::min<int64_t>(c.target, limits_.max_model_len) : c.cached + chunk);
-    if (!Fits(need + watermark) && s_.running() + s_.zombies > 0) return;
-    if (s_.requeued.empty()) {
-      ++s_.cursor;
-    } else {
-      s_.requeued.pop_back();
+    const int64_t known = limits_.reserve_full_isl ? std::min<int64_t>(c.target, limits_.max_model_len) : c.cached + chunk;
+    if (!Fits(known, s_.running() > 0 ? w_.watermark : 0) && there > 0) {
+      blocked_ = Block::kKv;
+      return;
     }
-    s_.prefills.push_back({c.slot, c.cached, c.target, c.generated, chunk, s_.next_admit++});
-    s_.budget -= chunk;
-    s_.chunk_tokens += chunk;
-    s_.chunk_ctx += static_cast<int64_t>(chunk) * c.cached;
-    s_.prefill_kv += c.cached + chunk;
-    ++s_.chunks;
-    if (track_ != nullptr && c.slot == track_->slot) {
-      track_->admitted = true;
-      NoteFree(*track_);
-    }
+    returning ? s_.requeued.pop_back() : static_cast<void>(++s_.cursor);
+    Join(c, chunk);
+  }
+}
+
+void TimelineSim::Join(const Candidate& c, int32_t chunk) {
+  s_.prefills.push_back({c.slot, c.cached, c.target, c.generated, chunk, s_.next_admit++});
+  s_.budget -= chunk;
+  s_.chunk_tokens += chunk;
+  s_.chunk_ctx += static_cast<int64_t>(chunk) * c.cached;
+  s_.prefill_kv += c.cached + chunk;
+  ++s_.chunks;
+  if (track_ != nullptr && c.slot == track_->slot) {
+    track_->admitted = true;
+    NoteFree(*track_);
   }
 }
 
@@ -205,7 +220,7 @@ void TimelineSim::AddZombie(int64_t context) {
 }
 
 StepShape TimelineSim::Shape() const {
-  const int64_t ctx = s_.chunk_tokens > 0 ? (s_.chunk_ctx + s_.chunk_tokens / 2) / s_.chunk_tokens : 0;
+  const int64_t ctx = s_.chunk_ctx > 0 ? (s_.chunk_ctx + s_.chunk_tokens / 2) / s_.chunk_tokens : 0;
   const int32_t wasted = Wasted();
   return {s_.chunk_tokens, ctx, s_.decoding() + wasted, s_.kv + (wasted > 0 ? s_.zombie_kv : 0)};
 }
@@ -233,22 +248,12 @@ bool TimelineSim::ComposeNext() {
   }
 }
 
-bool TimelineSim::Execute(TimelineTrack* track, int64_t most_steps) {
-  track_ = track;
-  if (s_.running() == 0 && Wasted() == 0) return SkipIdle();
-  if (s_.chunks > 0) {
-    ExecuteMixed(track);
-  } else {
-    ExecuteRun(track, most_steps);
-  }
-  return true;
-}
-
+template <bool kTracked>
 void TimelineSim::ExecuteMixed(TimelineTrack* track) {
   const int64_t n = s_.decoding();
   StepShape shape = Shape();
   const Ticks d = w_.clock->Mixed(shape);
-  if (track != nullptr && track->others && track->admitted) {
+  if (kTracked && track->others && track->admitted) {
     int64_t ctx = s_.chunk_ctx;
     for (const TimelineState::Prefill& p : s_.prefills) {
       if (p.slot != track->slot || p.chunk == 0) continue;
@@ -259,10 +264,10 @@ void TimelineSim::ExecuteMixed(TimelineTrack* track) {
       --shape.decode_seqs;
       shape.decode_kv_tokens -= track->base_ctx + s_.step;
     }
-    shape.prefill_ctx = shape.prefill_tokens > 0 ? (ctx + shape.prefill_tokens / 2) / shape.prefill_tokens : 0;
+    shape.prefill_ctx = ctx > 0 ? (ctx + shape.prefill_tokens / 2) / shape.prefill_tokens : 0;
     track->lost += d - w_.clock->Mixed(shape);
   }
-  if (track != nullptr && track->decoding) {
+  if (kTracked && track->decoding) {
     track->longest_gap = std::max(track->longest_gap, s_.time + d - track->last_token);
     track->last_token = s_.time + d;
   }
@@ -272,20 +277,21 @@ void TimelineSim::ExecuteMixed(TimelineTrack* track) {
   s_.kv += n;
   ++s_.step;
   ClearZombies();
-  FinishDecodes(track);
-  FinishPrefills(track);
-  if (track != nullptr && track->done) TrackEnded(*track);
+  FinishDecodes<kTracked>(track);
+  FinishPrefills<kTracked>(track);
+  if (kTracked && track->done) TrackEnded(*track);
 }
 
+template <bool kTracked>
 void TimelineSim::ExecuteRun(TimelineTrack* track, int64_t most_steps) {
   const int64_t n = s_.decoding();
-  const int64_t m = Wasted() > 0 ? 1 : RunLength(track, most_steps);
   const StepShape shape = Shape();
   const StepClock::Piece& piece = w_.clock->Decode(shape.decode_seqs, shape.decode_kv_tokens);
+  const int64_t m = RunLength<kTracked>(track, piece, most_steps);
   const Ticks first = piece.Sum(shape.decode_kv_tokens, 1);
   const Ticks d = m == 1 ? first : piece.Sum(s_.kv, m);
   const Ticks last = m == 1 ? first : piece.Sum(s_.kv + n * (m - 1), 1);
-  if (track != nullptr && track->decoding) {
+  if (kTracked && track->decoding) {
     track->longest_gap = std::max({track->longest_gap, last, s_.time + first - track->last_token});
     track->last_token = s_.time + d;
     if (track->others && shape.decode_seqs > 1) {
@@ -299,28 +305,27 @@ void TimelineSim::ExecuteRun(TimelineTrack* track, int64_t most_steps) {
   s_.kv += n * m;
   s_.step += static_cast<int32_t>(m);
   ClearZombies();
-  FinishDecodes(track);
-  if (track != nullptr && track->done) TrackEnded(*track);
+  FinishDecodes<kTracked>(track);
+  if (kTracked && track->done) TrackEnded(*track);
 }
 
-int64_t TimelineSim::RunLength(TimelineTrack* track, int64_t most_steps) {
-  const int64_t n = s_.decoding();
+template <bool kTracked>
+int64_t TimelineSim::RunLength(const TimelineTrack* track, const StepClock::Piece& piece, int64_t most_steps) {
+  if (Wasted() > 0 || s_.preempted) return 1;
+  if (s_.zombies > 0 && (blocked_ == Block::kSequences || blocked_ == Block::kKv)) return 1;
   int64_t m = std::min<int64_t>(most_steps, s_.decodes[s_.front].finish - s_.step + 1);
-  if (s_.preempted || ((blocked_ == Block::kSequences || blocked_ == Block::kKv) && s_.zombies > 0)) m = 1;
-  if (m > 1) m = std::min(m, w_.clock->Decode(n, s_.kv).StepsWithin(s_.kv));
-  if (m > 1 && track != nullptr && track->decoding && track->others && n > 1) {
+  m = piece.StepsWithin(s_.kv, m);
+  if (m > 1 && kTracked && track->decoding && track->others && piece.decode_seqs > 1) {
     const int64_t kv = s_.kv - (track->base_ctx + s_.step);
-    m = std::min(m, w_.clock->Decode(n - 1, kv).StepsWithin(kv));
+    m = w_.clock->Decode(piece.decode_seqs - 1, kv).StepsWithin(kv, m);
   }
-  if (m > 1 && blocked_ == Block::kReady) m = StepsUntil(ReadyAt(Next().slot), m);
-  if (m > 1) m = StepsBeforeShortage(m);
-  return std::max<int64_t>(m, 1);
+  if (m > 1 && blocked_ == Block::kReady) m = StepsUntil(piece, ReadyAt(Next().slot), m);
+  return m > 1 ? StepsBeforeShortage(m) : 1;
 }
 
-int64_t TimelineSim::StepsUntil(Ticks ready, int64_t limit) const {
+int64_t TimelineSim::StepsUntil(const StepClock::Piece& piece, Ticks ready, int64_t limit) const {
   // The least m after which a batch is composed at or past `ready`.
   const int64_t lag = limits_.async_scheduling ? 1 : 0;
-  const StepClock::Piece& piece = w_.clock->Decode(s_.decoding(), s_.kv);
   int64_t low = 1, high = limit;
   while (low < high) {
     const int64_t mid = low + (high - low) / 2;
@@ -335,9 +340,9 @@ int64_t TimelineSim::StepsUntil(Ticks ready, int64_t limit) const {
 
 int64_t TimelineSim::StepsBeforeShortage(int64_t limit) {
   const int64_t n = s_.decoding();
-  const int64_t at_most = UsedAtMost(n * (limit - 1));
-  s_.peak_used = std::max(s_.peak_used, at_most);
-  if (at_most <= w_.usable_blocks) return limit;
+  const int64_t at_most = UsedTokensAtMost() + n * (limit - 1);
+  s_.peak_tokens = std::max(s_.peak_tokens, at_most);
+  if (at_most <= usable_tokens_) return limit;
   s_.kv_bound = true;
   // Step `m` (0: the one being composed, which fits) allocates at most one block per decode more than its predecessor.
   int64_t m = 1;
@@ -349,12 +354,13 @@ int64_t TimelineSim::StepsBeforeShortage(int64_t limit) {
   return limit;
 }
 
+template <bool kTracked>
 void TimelineSim::FinishDecodes(TimelineTrack* track) {
   while (s_.front < s_.decodes.size() && s_.decodes[s_.front].finish < s_.step) {
     const TimelineState::Decode& d = s_.decodes[s_.front++];
     s_.kv -= d.base_ctx + s_.step;
     if (limits_.async_scheduling) AddZombie(d.base_ctx + s_.step - 1);
-    if (track == nullptr) continue;
+    if (!kTracked) continue;
     if (d.slot == track->slot) {
       track->end = s_.time;
       track->done = true;
@@ -364,6 +370,7 @@ void TimelineSim::FinishDecodes(TimelineTrack* track) {
   }
 }
 
+template <bool kTracked>
 void TimelineSim::FinishPrefills(TimelineTrack* track) {
   size_t kept = 0;
   for (size_t i = 0; i < s_.prefills.size(); ++i) {
@@ -378,7 +385,7 @@ void TimelineSim::FinishPrefills(TimelineTrack* track) {
     const MirrorRequest& r = w_.requests[p.slot];
     const int32_t generated = p.generated + 1;
     const bool ends = generated >= r.total;
-    const bool tracked = track != nullptr && p.slot == track->slot;
+    const bool tracked = kTracked && p.slot == track->slot;
     if (tracked) {
       if (p.generated == 0) track->first = s_.time;
       if (p.generated > 0) track->longest_gap = std::max(track->longest_gap, s_.time - track->last_token);
@@ -391,7 +398,7 @@ void TimelineSim::FinishPrefills(TimelineTrack* track) {
     }
     if (ends) {
       if (limits_.async_scheduling) AddZombie(p.target);
-      if (track != nullptr && !tracked && track->others) OtherEnded(p.slot, *track);
+      if (kTracked && !tracked && track->others) OtherEnded(p.slot, *track);
       continue;
     }
     const TimelineState::Decode d{s_.step + (r.total - generated) - 1, r.prompt + generated - s_.step, p.slot, p.admit};
@@ -403,6 +410,17 @@ void TimelineSim::FinishPrefills(TimelineTrack* track) {
     }
   }
   s_.prefills.resize(kept);
+}
+
+bool TimelineSim::Execute(TimelineTrack* track, int64_t most_steps) {
+  track_ = track;
+  if (s_.running() == 0 && Wasted() == 0) return SkipIdle();
+  if (track == nullptr) {
+    s_.chunks > 0 ? ExecuteMixed<false>(nullptr) : ExecuteRun<false>(nullptr, most_steps);
+  } else {
+    s_.chunks > 0 ? ExecuteMixed<true>(track) : ExecuteRun<true>(track, most_steps);
+  }
+  return true;
 }
 
 void TimelineSim::OtherEnded(Slot slot, TimelineTrack& track) {
@@ -426,7 +444,7 @@ void TimelineSim::TrackEnded(TimelineTrack& track) {
 }
 
 void TimelineSim::NoteFree(TimelineTrack& track) {
-  track.least_free = std::min(track.least_free, w_.usable_blocks - UsedAtMost());
+  track.least_free_tokens = std::min(track.least_free_tokens, usable_tokens_ - UsedTokensAtMost());
 }
 
 void TimelineSim::RunUntilQueueEmpty() {
@@ -439,7 +457,7 @@ void TimelineSim::RunUntilQueueEmpty() {
 
 void TimelineSim::RunUntilEnd(TimelineTrack& track, int32_t most_events) {
   track_ = &track;
-  track.least_free = w_.usable_blocks;
+  track.least_free_tokens = usable_tokens_;
   for (int32_t events = 0; events < most_events; ++events) {
     Admit();
     if (!Execute(&track) || track.done) return;

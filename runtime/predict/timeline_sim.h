@@ -60,7 +60,7 @@ struct TimelineState {
   int64_t zombie_blocks = 0;
   int64_t zombie_kv = 0;     // their contexts in the step being composed, should they compute one token in vain
   int64_t tokens_taken = 0;  // KV tokens written since the head: tells the fate of preempted requests' cached blocks
-  int64_t peak_used = 0;     // upper bound of the blocks ever used on the way here
+  int64_t peak_tokens = 0;   // upper bound of the KV ever used on the way here, in tokens
   bool preempted = false;    // the step being composed preempted: it admits nothing
   bool kv_bound = false;     // a decision on the way here depended on the number of free blocks
 
@@ -80,7 +80,7 @@ struct TimelineTrack {
   Ticks end = 0;
   Ticks last_token = 0;
   Ticks longest_gap = 0;
-  int64_t least_free = 0;  // KV blocks, over its stay
+  int64_t least_free_tokens = 0;  // of KV, over its stay; negative: it was preempted
   int32_t generated = 0;
   bool admitted = false;
   bool decoding = false;
@@ -112,11 +112,17 @@ class TimelineSim {
     const Slot* waiting = nullptr;
     uint32_t waiting_size = 0;
     int64_t head_ns = 0;
+    Ticks latest_ready = 0;  // by then every waiting request is there
     int64_t usable_blocks = 0;
     const TimelineJudge* judge = nullptr;
+    // Derived from `limits` once, since divisions are what such a run would spend its time on.
+    int32_t block_shift = -1;  // log2 of the block size; negative: not a power of two
+    int32_t most_seqs = 0;
+    int64_t watermark = 0;
   };
 
-  TimelineSim(const World& world, TimelineState& state) : w_(world), s_(state), limits_(*world.limits) {}
+  TimelineSim(const World& world, TimelineState& state)
+      : w_(world), s_(state), limits_(*world.limits), usable_tokens_(world.usable_blocks * world.limits->block_size) {}
 
   // Starts composing step `step`: gives decodes and partial prefills their tokens, preempts when KV is short.
   void Begin();
@@ -155,18 +161,33 @@ class TimelineSim {
   StepShape Shape() const;
   void ClearZombies();
   void AddZombie(int64_t context);
-  int64_t BlocksOf(int64_t tokens) const { return (tokens + limits_.block_size - 1) / limits_.block_size; }
-  int64_t UsedAtMost(int64_t more_tokens = 0) const;
-  bool Fits(int64_t blocks);
+  int64_t BlocksOf(int64_t tokens) const {
+    const int64_t up = tokens + limits_.block_size - 1;
+    return w_.block_shift >= 0 ? up >> w_.block_shift : up / limits_.block_size;
+  }
+  // Upper bound of the KV used, in tokens, were every request's last block nearly empty.
+  int64_t UsedTokensAtMost() const {
+    return s_.kv + s_.prefill_kv + (limits_.block_size - 1) * static_cast<int64_t>(s_.running()) +
+           s_.zombie_blocks * limits_.block_size;
+  }
+  // Whether `tokens` more, and `blocks` besides, find room.
+  bool Fits(int64_t tokens, int64_t blocks);
+  void GiveChunks();
+  void Join(const Candidate& c, int32_t chunk);
   void FreeShortage();
   void PreemptLast();
+  template <bool kTracked>
   void ExecuteMixed(TimelineTrack* track);
+  template <bool kTracked>
   void ExecuteRun(TimelineTrack* track, int64_t most_steps);
   bool SkipIdle();
-  int64_t RunLength(TimelineTrack* track, int64_t most_steps);
-  int64_t StepsUntil(Ticks ready, int64_t limit) const;
+  template <bool kTracked>
+  int64_t RunLength(const TimelineTrack* track, const StepClock::Piece& piece, int64_t most_steps);
+  int64_t StepsUntil(const StepClock::Piece& piece, Ticks ready, int64_t limit) const;
   int64_t StepsBeforeShortage(int64_t limit);
+  template <bool kTracked>
   void FinishPrefills(TimelineTrack* track);
+  template <bool kTracked>
   void FinishDecodes(TimelineTrack* track);
   void OtherEnded(Slot slot, TimelineTrack& track);
   void TrackEnded(TimelineTrack& track);
@@ -175,6 +196,7 @@ class TimelineSim {
   const World& w_;
   TimelineState& s_;
   const EngineConfig& limits_;
+  int64_t usable_tokens_;
   Block blocked_ = Block::kNone;
   TimelineTrack* track_ = nullptr;
 };

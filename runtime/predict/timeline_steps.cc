@@ -242,7 +242,7 @@ void TimelinePredictor::ReadKv(const BatchTrace& trace) {
     if (used * 2 > trace.total_blocks) usable += std::max<int64_t>(0, used - (trace.total_blocks - trace.free_blocks));
   }
   if (usable == usable_blocks_) return;
-  if (reach_.kv_bound || reach_.peak_used > usable) reach_valid_ = false;
+  if (reach_.kv_bound || reach_.peak_tokens > usable * profile_.limits.block_size) reach_valid_ = false;
   usable_blocks_ = usable;
 }
 
