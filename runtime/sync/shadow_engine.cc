@@ -21,14 +21,18 @@ Found Differ(const ReportedStep& step, ShadowRule rule, int64_t shadow, int64_t 
   return ShadowDisagreement{step.step, rule, request, shadow, engine};
 }
 
-// The first place at which two sequences of requests part: named is the engine's request there, else the shadow's.
+bool Contains(const std::vector<RequestId>& ids, RequestId id) { return std::find(ids.begin(), ids.end(), id) != ids.end(); }
+
+// Named is a request that only one side has, the engine's first; else (the order differs) the engine's first out of place.
 Found DifferInIds(const ReportedStep& step, ShadowRule rule, const std::vector<RequestId>& shadow,
                   const std::vector<RequestId>& engine) {
+  if (shadow == engine) return std::nullopt;
+  for (const RequestId id : engine)
+    if (!Contains(shadow, id)) return ShadowDisagreement{step.step, rule, id, 0, 1};
+  for (const RequestId id : shadow)
+    if (!Contains(engine, id)) return ShadowDisagreement{step.step, rule, id, 1, 0};
   const auto [s, e] = std::mismatch(shadow.begin(), shadow.end(), engine.begin(), engine.end());
-  if (s == shadow.end() && e == engine.end()) return std::nullopt;
-  const RequestId named = e != engine.end() ? *e : *s;
-  const int64_t there = std::find(shadow.begin(), shadow.end(), named) != shadow.end();
-  return ShadowDisagreement{step.step, rule, named, there, e != engine.end() ? 1 : 0};
+  return ShadowDisagreement{step.step, rule, e != engine.end() ? *e : *s, 1, 1};
 }
 
 template <class Range, class Project>
