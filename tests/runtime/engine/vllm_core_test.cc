@@ -258,6 +258,20 @@ TEST_F(VllmCoreTest, HeadOfTheQueueBlocksSmallerRequestsBehindIt) {
   EXPECT_TRUE(Step().admitted.empty());
 }
 
+// A blocked head is not looked at again while nothing changes; another request in its place is, even in its memory.
+TEST_F(VllmCoreTest, SuccessorOfABlockedHeadIsLookedAtAfresh) {
+  config_.num_gpu_blocks = 7;  // 6 usable
+  Start();
+  ASSERT_TRUE(Add(1, 9, 9, {.segments = {Shared(8), {PrivateContent(RequestId(1)), TokenCount(1)}}}).ok());  // 3 blocks
+  ASSERT_TRUE(Add(2, 16, 1).ok());                                                                           // needs 4
+  EXPECT_EQ(Step().admitted.size(), 1u);
+  EXPECT_TRUE(Step().admitted.empty());
+  ASSERT_TRUE(core_->Abort(RequestId(2)));
+  // As long, but two of its blocks are there already.
+  ASSERT_TRUE(Add(3, 16, 1, {.segments = {Shared(8), {PrivateContent(RequestId(3)), TokenCount(8)}}}).ok());
+  EXPECT_EQ(Step().admitted.size(), 1u);
+}
+
 TEST_F(VllmCoreTest, RunningChunkTakesTheRestOfTheBudgetInListOrder) {
   config_.max_num_batched_tokens = 10;
   Start();
