@@ -47,6 +47,7 @@ class ClientShell {
   }
   void On(const RejectNote& note) {
     const bool failed = note.reason == OutcomeReason::kRetriesExhausted;
+    record(note.request).first_token = Instant::Max();  // nothing was kept of a failed attempt
     End(note.request, failed ? OutcomeKind::kFailed : OutcomeKind::kRejected, note.reason, clock_.Now());
   }
   void On(const TokenEvent& event) {
