@@ -12,7 +12,7 @@ constexpr int kOwnPieces = 12;
 }  // namespace
 
 PatternPredictor::PatternPredictor(InstanceProfile profile, const LengthEstimator* lengths, bool reuse)
-    : profile_(std::move(profile)), lengths_(lengths), reuse_(reuse) {
+    : profile_(std::move(profile)), lengths_(lengths), reuse_(reuse), prefixes_(profile_.limits) {
   total_blocks_ = free_blocks_ = profile_.limits.num_gpu_blocks - 1;
 }
 
@@ -22,15 +22,19 @@ void PatternPredictor::Discard(uint64_t& reason) {
 }
 
 void PatternPredictor::OnEnqueue(const Reservation& r, Instant) {
-  const Known k{static_cast<int32_t>(std::max<int64_t>(1, r.prompt_tokens)),
-                static_cast<int32_t>(std::clamp<int64_t>(r.expected_output, 1, 1 << 30)), -1};
+  Known k;
+  k.prompt = static_cast<int32_t>(std::max<int64_t>(1, r.prompt_tokens));
+  k.expected = static_cast<int32_t>(std::clamp<int64_t>(r.expected_output, 1, 1 << 30));
+  const PrefixEstimator::Request prefix{r.request, k.prompt, k.expected, &r.segments};
+  k.cached = prefixes_.ExpectedCached(prefix);
   if (!known_.Insert(r.request.value(), k)) return;
+  prefixes_.Enter(prefix);
   ++waiting_;
-  waiting_tokens_ += k.prompt;
+  waiting_tokens_ += k.prompt - k.cached;
   waiting_expected_ += k.expected;
   if (!end_valid_) return;
   ++counters_.extended;
-  AdvanceOver(end_, k.prompt, k.expected);
+  AdvanceOver(end_, k.prompt - k.cached, k.expected);
 }
 
 void PatternPredictor::Forget(RequestId request) {
@@ -38,7 +42,7 @@ void PatternPredictor::Forget(RequestId request) {
   if (k == nullptr) return;
   if (k->started < 0) {
     waiting_ = std::max(0, waiting_ - 1);
-    waiting_tokens_ = std::max<int64_t>(0, waiting_tokens_ - k->prompt);
+    waiting_tokens_ = std::max<int64_t>(0, waiting_tokens_ - k->prompt + k->cached);
     waiting_expected_ = std::max<int64_t>(0, waiting_expected_ - k->expected);
   } else {
     running_ = std::max(0, running_ - 1);
@@ -72,13 +76,18 @@ void PatternPredictor::OnStep(const BatchTrace& trace) {
   remaining_ = std::max<int64_t>(running_, remaining_ - trace.decode_seqs);
   kv_tokens_ += trace.decode_seqs;
   for (RequestId id : trace.cancelled) Forget(id);
-  for (const BatchTrace::Admission& a : trace.admitted) waiting_tokens_ = std::max<int64_t>(0, waiting_tokens_ - a.cached);
+  for (const BatchTrace::Admission& a : trace.admitted) {
+    // What was found beyond, or short of, what was expected.
+    Known* k = known_.Find(a.request.value());
+    waiting_tokens_ = std::max<int64_t>(0, waiting_tokens_ - a.cached + (k != nullptr ? k->cached : 0));
+    if (k != nullptr) k->cached = a.cached;
+  }
   for (const BatchTrace::Chunk& c : trace.chunks) {
     waiting_tokens_ = std::max<int64_t>(0, waiting_tokens_ - c.tokens);
     if (!c.samples) continue;
     Known* k = known_.Find(c.request.value());
     if (k == nullptr) {
-      known_.Insert(c.request.value(), {c.computed + c.tokens, 1, -1});
+      known_.Insert(c.request.value(), {c.computed + c.tokens, 0, 1, -1});
       k = known_.Find(c.request.value());
     } else if (k->started < 0) {
       waiting_ = std::max(0, waiting_ - 1);
@@ -98,6 +107,7 @@ void PatternPredictor::OnStep(const BatchTrace& trace) {
     remaining_ = std::max<int64_t>(running_, remaining_ - std::max(0, k->expected - generated));
     kv_tokens_ = std::max<int64_t>(0, kv_tokens_ - k->prompt - generated);
     k->prompt += generated;
+    k->cached = 0;
     k->expected = std::max(1, k->expected - generated);
     k->started = -1;
     ++waiting_;
@@ -154,7 +164,7 @@ void PatternPredictor::OnSnapshot(const Snapshot& s, Instant as_of, const std::v
     for (const Reservation& r : reservations) {
       if (r.request == id) expected = r.expected_output;
     }
-    return Known{prompt, static_cast<int32_t>(std::max<int64_t>(expected, generated + 1)), -1};
+    return Known{prompt, 0, static_cast<int32_t>(std::max<int64_t>(expected, generated + 1)), -1};
   };
   const auto add_waiting = [&](RequestId id, Known k, int64_t computed) {
     if (!known_.Insert(id.value(), k)) return;
@@ -273,6 +283,7 @@ Prediction PatternPredictor::Predict(const PredictQuery& query, Instant now) {
     ++counters_.advanced;
     Advance();
   }
+  Prediction out;
   Point p = end_;
   const double waited = static_cast<double>(now.nanos() - clock_ns_);
   // A batch in flight is not entered: the request joins the first one composed after `now`.
@@ -286,17 +297,19 @@ Prediction PatternPredictor::Predict(const PredictQuery& query, Instant now) {
   }
   p.ns = std::max(p.ns, waited);
   const int64_t prompt = std::max<int64_t>(1, query.request->prompt_tokens.value());
+  out.cached_tokens = TokenCount(
+      prefixes_.ExpectedCached({query.request->id, prompt, query.expected_output.value(), &query.request->segments}));
+  const int64_t uncached = prompt - out.cached_tokens.value();
   const double decodes = p.running;
   const double kv = p.kv_tokens;
-  AdvanceOver(p, static_cast<double>(prompt), 1);
+  AdvanceOver(p, static_cast<double>(uncached), 1);
   CloseStep(p);
-  Prediction out;
   out.predictor = kind();
   out.ttft = Duration::FromNanos(p.ns - waited) + profile_.ttft_offset;
   p.running = std::min(p.running - 1, decodes);
-  p.kv_tokens = std::max(0.0, p.kv_tokens - static_cast<double>(prompt) - 1);
+  p.kv_tokens = std::max(0.0, p.kv_tokens - static_cast<double>(uncached) - 1);
   if (query.want_externality) {
-    const double own = StepNanos(static_cast<double>(prompt), 0, decodes, kv) - StepNanos(0, 0, decodes, kv);
+    const double own = StepNanos(static_cast<double>(uncached), 0, decodes, kv) - StepNanos(0, 0, decodes, kv);
     out.externality = Duration::FromNanos(own * decodes);
   }
   p.remaining = end_.remaining;

@@ -12,6 +12,7 @@
 #include "runtime/base/id_map.h"
 #include "runtime/predict/error_spread.h"
 #include "runtime/predict/predictor.h"
+#include "runtime/predict/prefix_estimator.h"
 
 namespace foretoken {
 
@@ -49,6 +50,7 @@ class PatternPredictor final : public Predictor {
  private:
   struct Known {
     int32_t prompt = 0;
+    int32_t cached = 0;  // of the prompt, expected
     int32_t expected = 1;
     int32_t started = -1;  // step index at which its first token came; negative: waits
   };
@@ -95,6 +97,7 @@ class PatternPredictor final : public Predictor {
 
   Point end_;  // after the backlog
   bool end_valid_ = false;
+  PrefixEstimator prefixes_;
   ErrorSpread ttft_error_;
   ErrorSpread e2e_error_;
 };

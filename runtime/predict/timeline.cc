@@ -18,7 +18,8 @@ TimelinePredictor::TimelinePredictor(InstanceProfile profile, const LengthEstima
       clock_(profile_.step_time),
       requests_(1),
       slos_{profile_.slo},
-      usable_blocks_(profile_.limits.num_gpu_blocks - 1) {
+      usable_blocks_(profile_.limits.num_gpu_blocks - 1),
+      prefixes_(profile_.limits) {
   const EngineConfig& limits = profile_.limits;
   world_.limits = &limits;
   world_.clock = &clock_;
@@ -75,6 +76,8 @@ Prediction TimelinePredictor::Predict(const PredictQuery& query, Instant now) {
   asked.prompt = static_cast<int32_t>(std::max<int64_t>(1, meta.prompt_tokens.value()));
   const int64_t room = std::max<int64_t>(1, profile_.limits.max_model_len - asked.prompt);
   asked.total = static_cast<int32_t>(std::clamp<int64_t>(query.expected_output.value(), 1, room));
+
+  asked.computed = prefixes_.ExpectedCached({meta.id, asked.prompt, asked.total, &meta.segments});
 
   TimelineTrack track;
   track.slot = kAsked;

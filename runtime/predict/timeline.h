@@ -13,6 +13,7 @@
 #include "runtime/base/id_map.h"
 #include "runtime/predict/error_spread.h"
 #include "runtime/predict/predictor.h"
+#include "runtime/predict/prefix_estimator.h"
 #include "runtime/predict/timeline_sim.h"
 
 namespace foretoken {
@@ -48,6 +49,8 @@ class TimelinePredictor final : public Predictor, private TimelineJudge {
   int32_t waiting() const override { return static_cast<int32_t>(waiting_.size() - waiting_front_); }
   int32_t running() const override { return head_.running(); }
   size_t memory_bytes() const override;
+  // Of the prefix cache's image, apart.
+  size_t prefix_bytes() const { return prefixes_.memory_bytes(); }
 
   const TimelineCounters& counters() const { return counters_; }
 
@@ -115,6 +118,7 @@ class TimelinePredictor final : public Predictor, private TimelineJudge {
   bool reach_valid_ = false;
   int64_t head_ns_ = 0;  // end of the last step known
   int64_t usable_blocks_ = 0;
+  PrefixEstimator prefixes_;
   bool follows_steps_ = false;  // steps or snapshots come; otherwise the head advances by itself
 
   ErrorSpread ttft_error_;

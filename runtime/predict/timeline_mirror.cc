@@ -188,6 +188,9 @@ void TimelinePredictor::OnEnqueue(const Reservation& reservation, Instant now) {
     m.first_token = OffsetOf(a.first_ns - m.ready_ns);
     m.predicted_end = OffsetOf(a.end_ns - m.ready_ns);
   }
+  const PrefixEstimator::Request prefix{reservation.request, m.prompt, m.total, &reservation.segments};
+  m.computed = prefixes_.ExpectedCached(prefix);
+  prefixes_.Enter(prefix);
   waiting_.push_back(NewSlot(m));
   latest_ready_ns_ = std::max(latest_ready_ns_, m.ready_ns);
   if (reach_valid_) Extend();
