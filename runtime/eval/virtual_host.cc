@@ -6,30 +6,11 @@
 #include <utility>
 
 #include "runtime/base/check.h"
+#include "runtime/eval/engine_request.h"
+#include "runtime/eval/message_bytes.h"
 
 namespace foretoken {
 namespace {
-
-// True when some prompt of the trace names another request's output (a later turn of a conversation).
-bool NamesOutputs(const Trace& trace) {
-  const uint64_t n = trace.requests.size();
-  for (const TraceRequest& r : trace.requests)
-    for (const PromptSegment& s : r.meta.segments)
-      if (s.content % 2 == 1 && (s.content - 1) / 2 - 1 < n) return true;
-  return false;
-}
-
-// Bytes of a message on the wire, near enough for a link with a bandwidth: a fixed part and a part per request named.
-int64_t SizeOf(const StreamMessage& m) {
-  constexpr int64_t kFixed = 128, kPerRequest = 24;
-  size_t named = 0;
-  if (const BatchTrace* t = std::get_if<BatchTrace>(&m.body)) {
-    named = t->chunks.size() + t->admitted.size() + t->finished.size() + t->preempted.size() + t->skipped.size();
-  } else if (const Snapshot* s = std::get_if<Snapshot>(&m.body)) {
-    named = s->running.size() + s->waiting.size();
-  }
-  return kFixed + kPerRequest * static_cast<int64_t>(named);
-}
 
 // Waits for the end of one request in a forked engine.
 class EndOf final : public EngineSink {
@@ -335,7 +316,6 @@ void VirtualHost::Apply(const Outcome& o) {
   r.finish = o.at;
   r.output_tokens = static_cast<int32_t>(o.output);
   SchedulerOf(o.request).OnFinished(o.request, TokenCount(o.output));
-  if (mirrors_) simulators_[o.instance.value()]->OnEnded(o.request, TokenCount(o.output), o.at);
 }
 
 void VirtualHost::SendPredict(DecisionId decision, std::span<const InstanceId> targets, const PredictQuery& query) {
@@ -358,17 +338,7 @@ void VirtualHost::SendCancel(InstanceId instance, RequestId request) {
 }
 
 EngineRequest VirtualHost::ForEngine(const TraceRequest& r, size_t instance) const {
-  EngineRequest e;
-  e.id = r.meta.id;
-  e.priority = r.meta.priority;
-  e.arrival_key = r.meta.arrival.seconds();
-  e.prompt_tokens = r.meta.prompt_tokens.value();
-  e.output_tokens = r.truth.output_tokens.value();
-  const int64_t limit = r.meta.max_tokens.value_or(TokenCount(std::numeric_limits<int32_t>::max())).value();
-  e.max_tokens = options_.instances[instance].engine.config.stop_at_eos ? limit : std::min(limit, e.output_tokens);
-  e.segments = r.meta.segments;
-  e.output_named_later = outputs_named_;
-  return e;
+  return EngineRequestOf(r, options_.instances[instance].engine.config.stop_at_eos, outputs_named_);
 }
 
 void VirtualHost::Dispatch(InstanceId instance, const RequestMeta& request) {
@@ -432,7 +402,7 @@ void VirtualHost::Send(StreamMessage& message, Instant at) {
   if (!mirrors_) return;
   const size_t k = message.instance.value();
   if (!faults_) return simulators_[k]->OnStream(message, at, *this);
-  for (const Instant t : to_simulator_[k].OnMessage(at, SizeOf(message))) {
+  for (const Instant t : to_simulator_[k].OnMessage(at, MessageBytes(message))) {
     inbox_[k].push_back({t, sent_++, false, message});
     std::push_heap(inbox_[k].begin(), inbox_[k].end(), std::greater<>());
   }
@@ -443,6 +413,8 @@ void VirtualHost::FirstToken(InstanceId instance, RequestId request, Instant at)
 }
 
 void VirtualHost::Finished(InstanceId instance, RequestId request, TokenCount output, Instant at) {
+  // The mirror hears of it here, between the messages of its stream; the SCHEDULERs when all instances have come this far.
+  if (mirrors_) simulators_[instance.value()]->OnEnded(request, output, at);
   outcomes_.push_back({at, instance, request, Outcome::kFinished, OutcomeReason::kNone, output.value()});
 }
 
@@ -453,8 +425,7 @@ void VirtualHost::Failed(InstanceId instance, RequestId request, OutcomeReason r
 void VirtualHost::RequestResync(InstanceId instance, Epoch, uint64_t, Instant at) {
   FT_CHECK(faults_);  // nothing is missing on a link without faults
   const size_t k = instance.value();
-  constexpr int64_t kRequestBytes = 64;
-  for (const Instant t : to_instance_[k].OnMessage(at, kRequestBytes)) {
+  for (const Instant t : to_instance_[k].OnMessage(at, kSmallMessageBytes)) {
     inbox_[k].push_back({t, sent_++, true, {}});
     std::push_heap(inbox_[k].begin(), inbox_[k].end(), std::greater<>());
   }

@@ -65,7 +65,7 @@ void ExpectSame(const RunOptions& options, const Trace& trace, size_t shard_size
   EXPECT_EQ(result->sync.resync, actors->simulators.sync.resync);
   EXPECT_EQ(result->sync.duplicate, actors->simulators.sync.duplicate);
   EXPECT_EQ(result->simulators.lost_assignments, actors->simulators.counters.lost_assignments);
-  EXPECT_EQ(result->drift.step_ape, actors->simulators.drift.step_ape);
+  EXPECT_DOUBLE_EQ(result->drift.step_ape, actors->simulators.drift.step_ape);  // shards add up in another order
 }
 
 const char* const kPolicies[] = {"min_e2e", "slo", "auto", "least_tokens", "round_robin", "p2c", "lmetric"};
