@@ -78,6 +78,8 @@ bool SglangCore::Abort(RequestId request) {
   const Slot* found = slot_of_.Find(request.value());
   if (found == nullptr) return false;
   const Slot slot = *found;
+  if (std::find(waiting_.begin(), waiting_.end(), slot) == waiting_.end())
+    batch_is_full_ = false;  // it leaves the running ones
   const auto gone = [slot](auto& list) { list.erase(std::remove(list.begin(), list.end(), slot), list.end()); };
   gone(waiting_);
   gone(running_);
@@ -87,7 +89,6 @@ bool SglangCore::Abort(RequestId request) {
     if (s == slot) s = kNoSlot;
   Release(requests_[slot]);
   Forget(slot);
-  batch_is_full_ = false;
   return true;
 }
 

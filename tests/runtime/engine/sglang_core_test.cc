@@ -101,6 +101,17 @@ TEST(SglangCoreTest, ARefusedAdmissionEndsTheScanUntilARequestLeaves) {
   EXPECT_EQ(Step(*core), "2:10 3:1");  // 10 + 80 + 1 < 100: request 1's tokens are evictable now; 1 + 1 + 1 < 10 that are left
 }
 
+TEST(SglangCoreTest, AFullBatchStaysClosedEvenIfTheRefusedRequestGoesAway) {
+  const auto core = Make(Config(100));
+  ASSERT_TRUE(core->Add(Request(1, 10, 4)).ok());
+  ASSERT_TRUE(core->Add(Request(2, 10, 80)).ok());
+  EXPECT_EQ(Step(*core), "1:10");
+  ASSERT_TRUE(core->Add(Request(3, 1, 1)).ok());
+  ASSERT_TRUE(core->Abort(RequestId(2)));
+  for (int i = 0; i < 3; ++i) ASSERT_EQ(Step(*core), "1:1") << i;  // request 3 would fit
+  EXPECT_EQ(Step(*core), "3:1");
+}
+
 TEST(SglangCoreTest, MaxNewTokensChangesAdmissionEvenIfTheOutputIsShort) {
   EngineConfig config = Config(100);
   config.stop_at_eos = true;
@@ -139,7 +150,9 @@ TEST(SglangCoreTest, RetractionTakesTheShortestOutputThenTheLongestPrompt) {
   }
   ASSERT_TRUE(core->Add(Request(4, 40, 2)).ok());  // does not fit
   for (int out = 2; out <= 19; ++out) ASSERT_EQ(Step(*core), "1:1 2:1 3:1") << out;
-  EXPECT_EQ(core->Schedule().preempted, std::vector<RequestId>{RequestId(2)});
+  const Batch& short_of_tokens = core->Schedule();
+  EXPECT_EQ(short_of_tokens.preempted, std::vector<RequestId>{RequestId(2)});
+  EXPECT_EQ(short_of_tokens.evicted, 0);  // its output never became the cache's
   EXPECT_DOUBLE_EQ(core->new_token_ratio(), 1.0);
   EXPECT_EQ(core->Update().finished.size(), 2u);
   const Snapshot waiting = core->TakeSnapshot(false);
