@@ -47,7 +47,7 @@ std::string ConfigFiles::Find(const ConfigNode& node, const std::string& path, C
     if (names.empty()) continue;
     const std::string near = NearestOf(written.filename().string(), {names.begin(), names.end()});
     const std::string name = written.filename().string();
-    if (static_cast<size_t>(EditDistance(name, near)) > name.size() / 2) break;  // nothing like it there
+    if (static_cast<size_t>(KeyDistance(name, near)) > name.size() / 2) break;  // nothing like it there
     sink.Add(node, path, "no such file (did you mean \"" + (written.parent_path() / near).string() + "\"?)");
     return "";
   }

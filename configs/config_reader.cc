@@ -76,7 +76,7 @@ std::optional<double> ReadQuantity(const ConfigNode& node, const std::string& pa
 
 }  // namespace
 
-int EditDistance(std::string_view a, std::string_view b) {
+int KeyDistance(std::string_view a, std::string_view b) {
   std::vector<int> row(b.size() + 1);  // row[j]: distance of a[0..i) to b[0..j)
   std::iota(row.begin(), row.end(), 0);
   for (size_t i = 0; i < a.size(); ++i) {
@@ -96,7 +96,7 @@ std::string NearestOf(std::string_view name, const std::vector<std::string_view>
   std::string_view nearest;
   int least = std::numeric_limits<int>::max();
   for (const std::string_view candidate : names) {
-    const int distance = EditDistance(name, candidate);
+    const int distance = KeyDistance(name, candidate);
     if (distance < least) {
       least = distance;
       nearest = candidate;
