@@ -12,6 +12,7 @@
 #include "runtime/engine/emulated_engine.h"
 #include "runtime/predict/make_predictor.h"
 #include "runtime/predict/pattern.h"
+#include "runtime/predict/prefix_index.h"
 #include "runtime/predict/timeline.h"
 
 namespace foretoken {
@@ -21,6 +22,8 @@ using Clock = std::chrono::steady_clock;
 
 // Predictions between two returns to the starting state, so that the queue stays as deep as stated.
 constexpr int32_t kPerCycle = 8;
+// The reference cannot return to a state; so few let the depth drift by a fifth of a deep queue at most.
+constexpr int32_t kReferencePredictions = 12;
 constexpr int32_t kMaxModelLen = 32768;
 
 double Since(Clock::time_point start) {
@@ -66,11 +69,15 @@ Reservation ReservationOf(const EngineRequest& r, Instant at) {
 
 class StepSink final : public EngineSink {
  public:
-  void OnStep(const BatchTrace& trace) override { traces.push_back(trace); }
+  void OnStep(const BatchTrace& trace) override {
+    traces.push_back(trace);
+    if (follower != nullptr) follower->OnStep(trace);
+  }
   void OnFirstToken(RequestId, Instant) override {}
   void OnFinished(RequestId, const BatchTrace::Finish&, Instant) override {}
   void OnRejected(RequestId, OutcomeReason, Instant) override {}
   std::vector<BatchTrace> traces;
+  Predictor* follower = nullptr;
 };
 
 // An engine with `running` requests under way and `waiting` behind them, and what a router knows of them.
@@ -78,12 +85,12 @@ struct Scene {
   std::unique_ptr<EmulatedEngine> engine;
   Instant at;
   Snapshot snapshot;
-  Snapshot exact;
   std::vector<Reservation> reservations;
   uint64_t next_id = 0;
 };
 
-Scene MakeScene(const StepTimeModel& model, int32_t running, int32_t waiting, uint64_t seed) {
+// `follower` (may be null) sees it all from the start.
+Scene MakeScene(const StepTimeModel& model, int32_t running, int32_t waiting, uint64_t seed, Predictor* follower) {
   Scene scene;
   EmulatedEngine::Options o;
   o.config = Limits(running);
@@ -96,8 +103,13 @@ Scene MakeScene(const StepTimeModel& model, int32_t running, int32_t waiting, ui
   Prng g = Prng::ForStream(seed, static_cast<uint64_t>(running) * 1000 + static_cast<uint64_t>(waiting));
   std::vector<EngineRequest> all;
   StepSink sink;
+  sink.follower = follower;
   const auto submit = [&] {
     all.push_back(Draw(g, ++scene.next_id));
+    if (follower != nullptr) {
+      follower->OnEnqueue(ReservationOf(all.back(), scene.at), scene.at);
+      follower->OnArrived(all.back().id, scene.at);
+    }
     scene.engine->Submit(all.back(), scene.at);
   };
   // Until the running are as far along as in steady work: some hundred steps with the queue kept filled.
@@ -116,7 +128,6 @@ Scene MakeScene(const StepTimeModel& model, int32_t running, int32_t waiting, ui
   scene.at = scene.engine->NextEvent();
   scene.engine->RunUntil(scene.at, sink);
   scene.snapshot = scene.engine->TakeSnapshot(false);
-  scene.exact = scene.engine->TakeSnapshot(true);
   for (const EngineRequest& r : all) scene.reservations.push_back(ReservationOf(r, Instant::FromNanos(0)));
   std::vector<Reservation> live;
   const auto keep = [&](const std::vector<Snapshot::Request>& list) {
@@ -132,8 +143,8 @@ struct Contender {
   std::string name;
   bool reuse = false;
   bool externality = false;
-  bool exact = false;  // wants the exact snapshot
-  double share = 1;    // of the predictions to take
+  int32_t most = kPerCycle;  // predictions from the starting state on
+  bool follows = false;      // sees the engine from the start: a snapshot would not give it the state in question
   std::function<std::unique_ptr<Predictor>(InstanceProfile)> make;
 };
 
@@ -152,69 +163,104 @@ void ReadCounters(const Predictor& p, PredictBenchRow& row) {
   }
 }
 
-PredictBenchRow Measure(const Contender& contender, const Scene& scene, const StepTimeModel& model, int32_t running,
-                        int32_t waiting, const PredictBenchOptions& options) {
-  PredictBenchRow row{contender.name, contender.reuse, running, waiting};
+// One contender at one depth.
+class Measurement {
+ public:
+  Measurement(const Contender& contender, Predictor& predictor, const PredictBenchOptions& options)
+      : contender_(contender), predictor_(predictor), options_(options), draw_(Prng::ForStream(options.seed, 77)) {}
+
+  // From the scene on: a prediction and its Enqueue, `count` + 1 times, with steps in between. The first is not measured: it
+  // pays for the return to the starting state.
+  void Cycle(const Scene& scene, int32_t count) {
+    std::unique_ptr<EmulatedEngine> engine = scene.engine->Clone();
+    if (!contender_.follows) predictor_.OnSnapshot(scene.snapshot, scene.at, scene.reservations);
+    Instant now = scene.at;
+    uint64_t id = scene.next_id;
+    for (int32_t i = 0; i <= count; ++i) {
+      if (i % options_.predictions_per_step == 0 && i > 0) now = Step(*engine, now);
+      PredictAndEnqueue(*engine, ++id, now, i > 0);
+    }
+  }
+
+  int32_t taken() const { return static_cast<int32_t>(predict_ns_.size()); }
+  void Report(PredictBenchRow& row) {
+    row.predictions = taken();
+    row.ns_p50 = QuantileOf(predict_ns_, 0.5);
+    row.ns_p99 = QuantileOf(predict_ns_, 0.99);
+    row.enqueue_ns_p50 = QuantileOf(enqueue_ns_, 0.5);
+    row.step_ns_p50 = QuantileOf(step_ns_, 0.5);
+    row.bytes_per_instance = predictor_.memory_bytes();
+    ReadCounters(predictor_, row);
+  }
+
+ private:
+  Instant Step(EmulatedEngine& engine, Instant now) {
+    if (draw_.Chance(options_.disagreeing_steps)) {
+      const Snapshot s = engine.TakeSnapshot(false);
+      if (!s.running.empty()) engine.Abort(s.running[draw_.Below(s.running.size())].request, now);
+    }
+    sink_.traces.clear();
+    const Instant next = engine.NextEvent();
+    engine.RunUntil(next, sink_);
+    for (const BatchTrace& trace : sink_.traces) {
+      const auto start = Clock::now();
+      predictor_.OnStep(trace);
+      step_ns_.push_back(Since(start));
+    }
+    return next;
+  }
+
+  void PredictAndEnqueue(EmulatedEngine& engine, uint64_t id, Instant now, bool measured) {
+    const EngineRequest request = Draw(draw_, id);
+    RequestMeta meta;
+    meta.id = request.id;
+    meta.prompt_tokens = TokenCount(request.prompt_tokens);
+    PredictQuery query;
+    query.request = &meta;
+    query.expected_output = TokenCount(request.output_tokens);
+    query.want_externality = contender_.externality;
+    auto start = Clock::now();
+    const Prediction p = predictor_.Predict(query, now);
+    const double took = Since(start);
+    FT_CHECK(p.e2e >= p.ttft);
+    const Reservation reservation = ReservationOf(request, now);
+    start = Clock::now();
+    predictor_.OnEnqueue(reservation, now);
+    if (measured) {
+      enqueue_ns_.push_back(Since(start));
+      predict_ns_.push_back(took);
+    }
+    predictor_.OnArrived(request.id, now);
+    engine.Submit(request, now);
+  }
+
+  const Contender& contender_;
+  Predictor& predictor_;
+  const PredictBenchOptions& options_;
+  Prng draw_;
+  StepSink sink_;
+  std::vector<double> predict_ns_, enqueue_ns_, step_ns_;
+};
+
+PredictBenchRow Measure(const Contender& contender, const StepTimeModel& model, int32_t running, int32_t waiting,
+                        const PredictBenchOptions& options) {
+  PredictBenchRow row;
+  row.predictor = contender.name;
+  row.reuse = contender.reuse;
+  row.running = running;
+  row.waiting = waiting;
   InstanceProfile profile;
   profile.limits = Limits(running);
   profile.step_time = model;
-  std::unique_ptr<Predictor> predictor = contender.make(profile);
-  std::vector<double> predict_ns, enqueue_ns, step_ns;
-  Prng g = Prng::ForStream(options.seed, 77);
-  const auto wanted = static_cast<int32_t>(std::max(24.0, contender.share * options.predictions));
-  StepSink sink;
-  int32_t taken = 0;
-  while (taken < wanted) {
-    std::unique_ptr<EmulatedEngine> engine = scene.engine->Clone();
-    predictor->OnSnapshot(contender.exact ? scene.exact : scene.snapshot, scene.at, scene.reservations);
-    Instant now = scene.at;
-    uint64_t id = scene.next_id;
-    for (int32_t i = 0; i <= kPerCycle && taken < wanted; ++i) {
-      if (i % options.predictions_per_step == 0 && i > 0) {
-        if (g.Chance(options.disagreeing_steps)) {
-          const Snapshot s = engine->TakeSnapshot(false);
-          if (!s.running.empty()) engine->Abort(s.running[g.Below(s.running.size())].request, now);
-        }
-        sink.traces.clear();
-        now = engine->NextEvent();
-        engine->RunUntil(now, sink);
-        for (const BatchTrace& trace : sink.traces) {
-          const auto start = Clock::now();
-          predictor->OnStep(trace);
-          step_ns.push_back(Since(start));
-        }
-      }
-      const EngineRequest request = Draw(g, ++id);
-      RequestMeta meta;
-      meta.id = request.id;
-      meta.prompt_tokens = TokenCount(request.prompt_tokens);
-      PredictQuery query;
-      query.request = &meta;
-      query.expected_output = TokenCount(request.output_tokens);
-      query.want_externality = contender.externality;
-      auto start = Clock::now();
-      const Prediction p = predictor->Predict(query, now);
-      const double took = Since(start);
-      FT_CHECK(p.e2e >= p.ttft);
-      const Reservation reservation = ReservationOf(request, now);
-      start = Clock::now();
-      predictor->OnEnqueue(reservation, now);
-      if (i > 0) {  // the first one follows the return to the starting state: not part of the work measured
-        enqueue_ns.push_back(Since(start));
-        predict_ns.push_back(took);
-        ++taken;
-      }
-      predictor->OnArrived(request.id, now);
-      engine->Submit(request, now);
-    }
+  const std::unique_ptr<Predictor> predictor = contender.make(profile);
+  const Scene scene = MakeScene(model, running, waiting, options.seed, contender.follows ? predictor.get() : nullptr);
+  Measurement m(contender, *predictor, options);
+  if (contender.follows) {
+    m.Cycle(scene, contender.most);
+  } else {
+    while (m.taken() < options.predictions) m.Cycle(scene, kPerCycle);
   }
-  row.predictions = taken;
-  row.ns_p50 = QuantileOf(predict_ns, 0.5);
-  row.ns_p99 = QuantileOf(predict_ns, 0.99);
-  row.enqueue_ns_p50 = QuantileOf(enqueue_ns, 0.5);
-  row.step_ns_p50 = QuantileOf(step_ns, 0.5);
-  row.bytes_per_instance = predictor->memory_bytes();
-  ReadCounters(*predictor, row);
+  m.Report(row);
   return row;
 }
 
@@ -234,12 +280,13 @@ std::vector<Contender> Contenders() {
     };
   };
   return {
-      {"pattern", false, false, false, 1, made(PredictorKind::kPattern)},
-      {"pattern_reuse", true, false, false, 1, made(PredictorKind::kPatternReuse)},
-      {"timeline", false, false, false, 1, timeline(false)},
-      {"timeline", true, false, false, 1, timeline(true)},
-      {"timeline_externality", false, true, false, 1, timeline(false)},
-      {"timeline_externality", true, true, false, 1, timeline(true)},
+      {"reference", false, false, kReferencePredictions, true, made(PredictorKind::kReference)},
+      {"pattern", false, false, kPerCycle, false, made(PredictorKind::kPattern)},
+      {"pattern_reuse", true, false, kPerCycle, false, made(PredictorKind::kPatternReuse)},
+      {"timeline", false, false, kPerCycle, false, timeline(false)},
+      {"timeline", true, false, kPerCycle, false, timeline(true)},
+      {"timeline_externality", false, true, kPerCycle, false, timeline(false)},
+      {"timeline_externality", true, true, kPerCycle, false, timeline(true)},
   };
 }
 
@@ -254,11 +301,44 @@ Result<std::vector<PredictBenchRow>> RunPredictBench(const StepTimeModel& model,
   for (int32_t running : options.running) {
     for (int32_t waiting : options.waiting) {
       if (running < 1 || waiting < 0) return Error{"bench predict: running must be >= 1 and waiting >= 0"};
-      const Scene scene = MakeScene(model, running, waiting, options.seed);
-      for (const Contender& c : Contenders()) rows.push_back(Measure(c, scene, model, running, waiting, options));
+      for (const Contender& c : Contenders()) rows.push_back(Measure(c, model, running, waiting, options));
     }
   }
   return rows;
+}
+
+PrefixIndexCost MeasurePrefixIndex(uint32_t instances, int64_t blocks_per_instance, uint64_t seed) {
+  PrefixIndexCost cost;
+  PrefixIndex index(instances, blocks_per_instance);
+  // Conversations of 750 blocks (12,000 tokens at 16 a block); a tenth of each is a prompt that all instances share.
+  constexpr int64_t kBlocks = 750, kCommon = 75;
+  std::vector<BlockHash> prefix(kBlocks);
+  const auto conversation = [&](uint64_t which) {
+    for (int64_t k = 0; k < kBlocks; ++k) {
+      const uint64_t of = k < kCommon ? 0 : which + 1;
+      prefix[static_cast<size_t>(k)] = BlockHash(Mix64(seed ^ Mix64(of), static_cast<uint64_t>(k)));
+    }
+  };
+  const int64_t each = (blocks_per_instance - kCommon) / (kBlocks - kCommon);
+  for (uint32_t i = 0; i < instances; ++i) {
+    for (int64_t c = 0; c < each; ++c) {
+      conversation(static_cast<uint64_t>(i) * static_cast<uint64_t>(each) + static_cast<uint64_t>(c));
+      index.Insert(i, prefix);
+    }
+  }
+  cost.blocks = index.size();
+  cost.bytes = index.memory_bytes();
+  Prng g(seed);
+  std::vector<double> ns;
+  std::vector<int32_t> held;
+  for (int i = 0; i < 200; ++i) {
+    conversation(g.Below(static_cast<uint64_t>(instances) * static_cast<uint64_t>(each)));
+    const auto start = Clock::now();
+    index.MatchAll(prefix, held);
+    ns.push_back(Since(start));
+  }
+  cost.lookup_ns_p50 = QuantileOf(ns, 0.5);
+  return cost;
 }
 
 }  // namespace foretoken

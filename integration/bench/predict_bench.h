@@ -41,4 +41,12 @@ struct PredictBenchRow {
 
 Result<std::vector<PredictBenchRow>> RunPredictBench(const StepTimeModel& model, const PredictBenchOptions& options);
 
+// A router's prefix index: filled to `blocks_per_instance` everywhere, then asked for a 12,000-token prompt at every instance.
+struct PrefixIndexCost {
+  size_t blocks = 0;  // (block, instance) pairs held
+  size_t bytes = 0;
+  double lookup_ns_p50 = 0;
+};
+PrefixIndexCost MeasurePrefixIndex(uint32_t instances, int64_t blocks_per_instance, uint64_t seed);
+
 }  // namespace foretoken

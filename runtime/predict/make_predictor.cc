@@ -1,6 +1,7 @@
 #include "runtime/predict/make_predictor.h"
 
 #include "runtime/predict/pattern.h"
+#include "runtime/predict/reference.h"
 #include "runtime/predict/timeline.h"
 
 namespace foretoken {
@@ -19,10 +20,14 @@ Result<std::unique_ptr<Predictor>> MakePredictor(PredictorKind kind, InstancePro
       return std::unique_ptr<Predictor>(std::make_unique<PatternPredictor>(std::move(profile), lengths, false));
     case PredictorKind::kPatternReuse:
       return std::unique_ptr<Predictor>(std::make_unique<PatternPredictor>(std::move(profile), lengths, true));
-    case PredictorKind::kReference: break;
+    case PredictorKind::kReference: {
+      auto reference = ReferencePredictor::Make(std::move(profile), lengths);
+      if (!reference.ok()) return reference.error();
+      return std::unique_ptr<Predictor>(std::move(reference).value());
+    }
     case PredictorKind::kLedger: break;
   }
-  return Error{"no such predictor here: choose timeline, pattern or pattern_reuse"};
+  return Error{"no such predictor here: choose timeline, pattern, pattern_reuse or reference"};
 }
 
 }  // namespace foretoken

@@ -45,7 +45,7 @@ void PrefixIndex::Add(Owner& owner, uint64_t key) {
   if (e != 0) {
     free_ = entries_[e].chain;
   } else {
-    if (entries_.size() >= entries_.capacity() || entries_.size() >= heads_.size()) Grow();
+    if (entries_.size() == entries_.capacity() || heads_.empty()) Grow();
     e = static_cast<uint32_t>(entries_.size());
     entries_.emplace_back();
   }
@@ -77,9 +77,10 @@ void PrefixIndex::Evict(Owner& owner) {
 }
 
 void PrefixIndex::Grow() {
-  const size_t room = std::max<size_t>(64, entries_.size() + entries_.size() / 4);
+  // By an eighth, and four entries a bucket: (20 + 1) * 9 / 8 bytes per block stay below 24.
+  const size_t room = std::max<size_t>(64, entries_.size() + entries_.size() / 8);
   entries_.reserve(room);
-  heads_.assign(room, 0);
+  heads_.assign(room / 4, 0);
   heads_.shrink_to_fit();
   for (const Owner& o : owners_) {
     for (uint32_t e = o.newest; e != 0; e = entries_[e].older) {

@@ -1,0 +1,305 @@
+#include "runtime/predict/reference.h"
+
+#include <algorithm>
+#include <optional>
+#include <utility>
+
+#include "runtime/base/check.h"
+
+namespace foretoken {
+namespace {
+
+// Ids of continued requests: the router's ids do not reach them.
+constexpr uint64_t kContinued = uint64_t{1} << 63;
+// Nothing lies further ahead than this; a fork that has not ended by then is stuck.
+constexpr Duration kHorizon = Duration::Seconds(100'000);
+
+// What a fork tells about its requests: the tracked one's times, and when the others end.
+class ForkSink final : public EngineSink {
+ public:
+  explicit ForkSink(RequestId tracked) : tracked_(tracked) {}
+  void OnStep(const BatchTrace&) override {}
+  void OnFirstToken(RequestId id, Instant at) override {
+    if (id == tracked_) first = at;
+  }
+  void OnFinished(RequestId id, const BatchTrace::Finish&, Instant at) override {
+    if (id == tracked_) {
+      end = at;
+    } else {
+      ends.emplace_back(id, at);
+    }
+  }
+  void OnRejected(RequestId id, OutcomeReason, Instant at) override {
+    if (id == tracked_) end = at;
+  }
+  std::optional<Instant> first, end;
+  std::vector<std::pair<RequestId, Instant>> ends;
+
+ private:
+  RequestId tracked_;
+};
+
+}  // namespace
+
+// The model, except for the step whose real duration is known when the mirror composes it.
+class ReferencePredictor::ReplayLaw final : public StepTimeLaw {
+ public:
+  explicit ReplayLaw(StepTimeModel model) : model_(std::move(model)) {}
+  double NanosOf(const StepShape& shape) const override {
+    const std::optional<double> real = std::exchange(real_, std::nullopt);
+    return real ? *real : model_.NanosOf(shape);
+  }
+  DecodeSegment DecodeSegmentAt(int64_t decode_seqs, int64_t kv) const override {
+    const std::optional<double> real = std::exchange(real_, std::nullopt);
+    if (real) return {*real, 0, kv, kv + 1};
+    DecodeSegment s = model_.DecodeSegmentAt(decode_seqs, kv);
+    // An engine keeps a piece while it holds: while the mirror replays, every step has to ask.
+    if (replaying_) s.kv_from = kv, s.kv_until = kv + 1;
+    return s;
+  }
+  // From an idle asynchronous engine two batches are composed at one instant: only the first is the reported one.
+  void Replay(Duration real) {
+    real_ = static_cast<double>(real.nanos());
+    replaying_ = true;
+  }
+  void Stop() {
+    real_ = std::nullopt;
+    replaying_ = false;
+  }
+
+ private:
+  StepTimeModel model_;
+  mutable std::optional<double> real_;
+  bool replaying_ = false;
+};
+
+ReferencePredictor::ReferencePredictor(InstanceProfile profile, const LengthEstimator* lengths)
+    : profile_(std::move(profile)), lengths_(lengths), law_(std::make_shared<ReplayLaw>(profile_.step_time)) {}
+
+Result<std::unique_ptr<ReferencePredictor>> ReferencePredictor::Make(InstanceProfile profile, const LengthEstimator* lengths) {
+  std::unique_ptr<ReferencePredictor> p(new ReferencePredictor(std::move(profile), lengths));
+  if (const Status s = p->Restart(Instant::FromNanos(0)); !s.ok()) return s.error();
+  return p;
+}
+
+Status ReferencePredictor::Restart(Instant at) {
+  EmulatedEngine::Options o;
+  o.config = profile_.limits;
+  o.step_time.law = law_;
+  o.start = at;
+  auto engine = EmulatedEngine::Make(std::move(o));
+  if (!engine.ok()) return engine.error();
+  engine_ = std::move(engine).value();
+  ran_to_ = at;
+  return {};
+}
+
+EngineRequest ReferencePredictor::RequestOf(const Reservation& r) const {
+  EngineRequest q;
+  q.id = r.request;
+  q.priority = r.priority;
+  q.arrival_key = r.arrival.seconds();
+  q.prompt_tokens = std::max<int64_t>(1, r.prompt_tokens);
+  q.output_tokens = std::max<int64_t>(1, r.expected_output);
+  // With an end-of-sequence token the scheduler does not know the length.
+  q.max_tokens = profile_.limits.stop_at_eos ? profile_.limits.max_model_len : q.output_tokens;
+  q.segments = r.segments;
+  return q;
+}
+
+void ReferencePredictor::OnEnqueue(const Reservation& reservation, Instant now) {
+  Known known{RequestOf(reservation), reservation.length, false};
+  inbox_.push_back({now, false, known.request});
+  if (!known_.Insert(reservation.request.value(), std::move(known))) {
+    inbox_.pop_back();
+    return;
+  }
+  if (!follows_steps_) RunTo(now);
+}
+
+void ReferencePredictor::OnArrived(RequestId request, Instant at) {
+  const auto is = [request](const Arrival& a) { return a.request.id == request; };
+  const auto it = std::find_if(inbox_.begin(), inbox_.end(), is);
+  if (it == inbox_.end() || it->confirmed) return;
+  it->confirmed = true;
+  it->ready = at;
+  const auto first = std::find_if(inbox_.begin(), inbox_.end(), [](const Arrival& a) { return !a.confirmed; });
+  if (first < it) std::rotate(first, it, it + 1);
+}
+
+void ReferencePredictor::OnGone(RequestId request, Instant now) {
+  std::erase_if(inbox_, [request](const Arrival& a) { return a.request.id == request; });
+  if (!follows_steps_) RunTo(now);
+  Known* known = known_.Find(request.value());
+  if (known == nullptr) return;
+  known->ended = true;
+  engine_->Abort(known->request.id, std::max(now, ran_to_));
+}
+
+// Gives the engine what has arrived by `until`, in order.
+void ReferencePredictor::TakeIn(EmulatedEngine& engine, Instant until) {
+  size_t taken = 0;
+  while (taken < inbox_.size() && inbox_[taken].ready <= until) {
+    engine.Submit(inbox_[taken].request, std::max(inbox_[taken].ready, ran_to_));
+    ++taken;
+  }
+  if (&engine == engine_.get()) inbox_.erase(inbox_.begin(), inbox_.begin() + static_cast<std::ptrdiff_t>(taken));
+}
+
+void ReferencePredictor::RunTo(Instant at) {
+  if (at < ran_to_) return;
+  TakeIn(*engine_, at);
+  engine_->RunUntil(at, *this);
+  ran_to_ = at;
+  if (!follows_steps_) {
+    running_ = engine_->core().running();
+    waiting_ = engine_->core().waiting();
+  }
+}
+
+// The mirror composes the reported step when its composition was due, and so runs behind by what is in flight.
+void ReferencePredictor::OnStep(const BatchTrace& trace) {
+  follows_steps_ = true;
+  if (trace.kind != StepKind::kReal) return;
+  law_->Replay(trace.duration);
+  RunTo(std::max(trace.scheduled, ran_to_));
+  law_->Stop();
+  for (const BatchTrace::Finish& f : trace.finished) {
+    Known* known = known_.Find(f.request.value());
+    if (known == nullptr) continue;
+    known->ended = true;
+    // It ended before the mirror would have it.
+    const bool early = f.output_tokens < known->request.output_tokens || known->request.id != f.request;
+    if (early || f.reason == FinishReason::kAborted) engine_->Abort(known->request.id, trace.end());
+  }
+  for (RequestId id : trace.cancelled) {
+    Known* known = known_.Find(id.value());
+    if (known == nullptr) continue;
+    known->ended = true;
+    engine_->Abort(known->request.id, trace.end());
+  }
+  running_ = trace.running;
+  waiting_ = trace.waiting;
+}
+
+void ReferencePredictor::OnFinished(RequestId request, const BatchTrace::Finish& finish, Instant at) {
+  // A continued request's id leads to its own entry.
+  Known* known = known_.Find(request.value());
+  if (known == nullptr) return;
+  if (known->ended || finish.reason == FinishReason::kAborted) {
+    known_.Erase(request.value());
+    return;
+  }
+  const Known was = *known;
+  known_.Erase(request.value());
+  if (follows_steps_) Continue(was, at);
+}
+
+void ReferencePredictor::OnRejected(RequestId request, OutcomeReason, Instant) { known_.Erase(request.value()); }
+
+void ReferencePredictor::Continue(const Known& known, Instant at) {
+  Known next = known;
+  const int64_t generated = known.request.output_tokens;
+  const int64_t room = profile_.limits.max_model_len - known.request.prompt_tokens - generated;
+  if (room <= 1) return;
+  const int64_t total =
+      lengths_ != nullptr ? lengths_->Total(known.length, TokenCount(generated)).value() : generated + generated / 2;
+  next.request.id = RequestId(kContinued | ++continued_);
+  next.request.prompt_tokens += generated;
+  next.request.output_tokens = std::clamp<int64_t>(total - generated, 1, room - 1);
+  if (!profile_.limits.stop_at_eos) next.request.max_tokens = next.request.output_tokens;
+  inbox_.insert(inbox_.begin(), {at, true, next.request});
+  // Found by the router's id, so that its end is known.
+  known_.Insert(known.length.request.value(), std::move(next));
+}
+
+void ReferencePredictor::OnAggregate(const AggregateState& state, const BatchTrace*) {
+  RunTo(state.as_of);
+  running_ = state.running;
+  waiting_ = state.waiting;
+}
+
+void ReferencePredictor::OnSnapshot(const Snapshot& snapshot, Instant as_of, const std::vector<Reservation>& reservations) {
+  FT_CHECK(Restart(as_of).ok());
+  follows_steps_ = true;
+  IdMap<Known> before = std::move(known_);
+  known_ = IdMap<Known>();
+  inbox_.clear();
+  const auto resume = [&](const Snapshot::Request& s, bool) {
+    Known k;
+    if (const Known* old = before.Find(s.request.value())) k = *old;
+    for (const Reservation& r : reservations) {
+      if (r.request == s.request) k = {RequestOf(r), r.length, false};
+    }
+    const int64_t total = std::max<int64_t>(k.request.output_tokens, s.generated_tokens + 1);
+    k.request.id = s.request;
+    k.length.request = s.request;
+    k.request.prompt_tokens = s.prompt_tokens + s.generated_tokens;
+    k.request.output_tokens = total - s.generated_tokens;
+    k.request.max_tokens = profile_.limits.stop_at_eos ? profile_.limits.max_model_len : k.request.output_tokens;
+    inbox_.push_back({as_of, true, k.request});
+    known_.Insert(s.request.value(), std::move(k));
+  };
+  for (const Snapshot::Request& s : snapshot.running) resume(s, true);
+  for (const Snapshot::Request& s : snapshot.waiting) resume(s, false);
+  running_ = static_cast<int32_t>(snapshot.running.size());
+  waiting_ = 0;
+  for (const Reservation& r : reservations) {
+    if (known_.Find(r.request.value()) == nullptr) OnEnqueue(r, r.arrival);
+  }
+}
+
+Prediction ReferencePredictor::Predict(const PredictQuery& query, Instant now) {
+  if (!follows_steps_) RunTo(now);
+  Reservation r;
+  r.request = query.request->id;
+  r.priority = query.request->priority;
+  r.arrival = query.request->arrival;
+  r.prompt_tokens = query.request->prompt_tokens.value();
+  r.expected_output = query.expected_output.value();
+  r.segments = query.request->segments;
+  std::unique_ptr<EmulatedEngine> fork = engine_->Clone();
+  TakeIn(*fork, Instant::Max());
+  std::unique_ptr<EmulatedEngine> without = query.want_externality ? fork->Clone() : nullptr;
+  fork->Submit(RequestOf(r), std::max(now, ran_to_));
+  ForkSink with(r.request);
+  // In growing strides: to its end, and everybody's if asked.
+  Duration stride = Duration::Millis(100);
+  Instant at = std::max(now, ran_to_);
+  while (at - now < kHorizon && (!with.end || (without != nullptr && fork->NextEvent() != Instant::Max()))) {
+    at += stride;
+    fork->RunUntil(at, with);
+    stride = std::min(stride * 2, Duration::Seconds(1000));
+  }
+  Prediction p;
+  p.predictor = PredictorKind::kReference;
+  const Instant end = with.end.value_or(at);
+  p.ttft = with.first.value_or(end) - now + profile_.ttft_offset;
+  p.e2e = end - now + profile_.ttft_offset;
+  if (r.expected_output > 1) p.tpot = Duration::Nanos((p.e2e - p.ttft).nanos() / (r.expected_output - 1));
+  p.longest_gap = p.tpot.value_or(Duration());
+  if (without != nullptr) {
+    ForkSink alone(r.request);
+    without->RunUntil(at, alone);
+    IdMap<int64_t> ends;
+    for (const auto& [id, t] : alone.ends) ends.Insert(id.value(), t.nanos());
+    int64_t lost = 0;
+    for (const auto& [id, t] : with.ends) {
+      if (const int64_t* before = ends.Find(id.value())) lost += t.nanos() - *before;
+    }
+    p.externality = Duration::Nanos(lost);
+  }
+  p.ttft_p90 = Duration::FromSeconds(p.ttft.seconds() * ttft_error_.factor_p90());
+  p.e2e_p90 = Duration::FromSeconds(p.e2e.seconds() * e2e_error_.factor_p90());
+  const double ttft_miss = ttft_error_.Exceeds(p.ttft.seconds(), query.slo.ttft.seconds());
+  const double tpot_miss = p.tpot ? e2e_error_.Exceeds(p.tpot->seconds(), query.slo.tpot.seconds()) : 0.0;
+  p.slo_violation = 1 - (1 - ttft_miss) * (1 - tpot_miss);
+  p.kv_headroom = BlockCount(engine_->core().free_blocks());
+  return p;
+}
+
+size_t ReferencePredictor::memory_bytes() const {
+  return sizeof(*this) + static_cast<size_t>(profile_.limits.num_gpu_blocks) * 48 + known_.size() * 256 + known_.memory_bytes();
+}
+
+}  // namespace foretoken
