@@ -1,0 +1,161 @@
+// `foretoken serve`: the live system in one process, over emulated engines. A built-in load measures it.
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <boost/json.hpp>
+#include <csignal>
+#include <cstdio>
+#include <iostream>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "configs/topology_reader.h"
+#include "integration/cli/commands.h"
+#include "integration/serve/live_run.h"
+#include "integration/simulate/compose_run.h"
+#include "integration/simulate/run_report.h"
+#include "runtime/workload/azure_profiles.h"
+#include "runtime/workload/synth_profile.h"
+
+namespace foretoken {
+namespace {
+
+volatile std::sig_atomic_t g_stop = 0;
+
+extern "C" void RequestStop(int) { g_stop = 1; }
+
+struct Arguments {
+  std::string topology;
+  std::vector<std::string> set;
+  std::string load;
+  double seconds = 0;
+  double drain = 30;
+  bool json = false;
+};
+
+int Complain(const std::string& message) {
+  std::cerr << "foretoken serve: " << message << (message.ends_with('\n') ? "" : "\n");
+  return kExitUsage;
+}
+
+// "rate=20,requests=200,workload=azure-conv-2023"; empty: no requests.
+Result<Trace> ParseLoad(const std::string& text, uint64_t seed) {
+  std::map<std::string, std::string> given;
+  for (size_t at = 0; at < text.size();) {
+    const size_t end = std::min(text.find(',', at), text.size());
+    const std::string part = text.substr(at, end - at);
+    const size_t equals = part.find('=');
+    if (equals == std::string::npos) return Error{"--load: \"" + part + "\" is not key=value: rate, requests, workload"};
+    given[part.substr(0, equals)] = part.substr(equals + 1);
+    at = end + 1;
+  }
+  double rate = 0;
+  double requests = 0;
+  std::string workload = "azure-conv-2023";
+  for (const auto& [key, value] : given) {
+    if (key == "workload") {
+      workload = value;
+      continue;
+    }
+    if (key != "rate" && key != "requests") return Error{"--load: unknown key \"" + key + "\": rate, requests, workload"};
+    double& number = key == "rate" ? rate : requests;
+    size_t used = 0;
+    try {
+      number = std::stod(value, &used);
+    } catch (const std::exception&) {
+      used = 0;
+    }
+    if (used != value.size() || !(number > 0) || number > 1e7)
+      return Error{"--load: " + key + " = " + value + ": must be a number > 0"};
+  }
+  if (rate == 0 || requests == 0) return Error{"--load needs rate and requests: --load rate=20,requests=200"};
+  const auto profile = EmbeddedProfile(workload);
+  if (!profile.ok()) return profile.error();
+  SynthProfile p = **profile;
+  p.requests = static_cast<size_t>(requests);
+  p.arrivals.rate_rps = rate;
+  Prng prng(seed);
+  return Synthesize(p, prng);
+}
+
+boost::json::object Quantiles(std::vector<Duration> d) {
+  std::sort(d.begin(), d.end());
+  const auto at = [&d](double q) {
+    return d.empty() ? 0.0 : static_cast<double>(d[static_cast<size_t>(q * static_cast<double>(d.size() - 1))].nanos()) / 1e3;
+  };
+  return {{"count", d.size()}, {"p50", at(0.5)}, {"p99", at(0.99)}, {"p999", at(0.999)}};
+}
+
+int Report(const Arguments& a, const Topology& topology, const Trace& trace, const LiveResult& result) {
+  boost::json::object report = ReportRun({&topology, &trace, result.wall_seconds, ""}, result.run);
+  report.erase("decision_digest");  // real time: no two runs are the same
+  report["decision_us"] = Quantiles(result.decision_latency);
+  report["drained"] = result.drained;
+  if (a.json) {
+    std::cout << report << "\n";
+  } else {
+    PrintRun(report, std::cout);
+    const boost::json::object& d = report.at("decision_us").as_object();
+    std::printf("  decision latency p50 %.0f us, p99 %.0f us (submission to decision, through the actors)\n",
+                d.at("p50").to_number<double>(), d.at("p99").to_number<double>());
+  }
+  if (!result.drained) std::cerr << "foretoken serve: not all requests had ended when the time to drain was over\n";
+  return result.drained ? kExitOk : kExitFailed;
+}
+
+int Serve(const Arguments& a) {
+  auto topology = LoadTopology(a.topology, a.set);
+  if (!topology.ok()) return Complain(topology.errors().ToString());
+  Trace trace;
+  if (!a.load.empty()) {
+    auto parsed = ParseLoad(a.load, topology->seed);
+    if (!parsed.ok()) return Complain(parsed.error().message);
+    trace = std::move(parsed).value();
+  }
+  auto run = ComposeRun(*topology, trace);
+  if (!run.ok()) return Complain(run.error().message);
+  if (topology->gateway) std::cerr << "foretoken serve: the topology's gateway is left out: this program has none yet\n";
+
+  LiveOptions options;
+  options.run = std::move(run).value();
+  if (topology->scheduler.hosting == Hosting::kShard) options.shard_size = static_cast<size_t>(topology->scheduler.shard_size);
+  options.load = std::shared_ptr<const Trace>(std::shared_ptr<void>(), &trace);
+  if (a.seconds > 0) options.lasts = Duration::FromSeconds(a.seconds);
+  options.drain = Duration::FromSeconds(a.drain);
+  options.stop_requested = [] { return g_stop != 0; };
+  std::signal(SIGINT, RequestStop);
+  std::signal(SIGTERM, RequestStop);
+  std::cerr << "foretoken serve: " << topology->instances.size() << " instances, " << topology->scheduler.count
+            << " scheduler(s), policy " << topology->scheduler.policy << "; "
+            << (trace.requests.empty() ? "no load" : std::to_string(trace.requests.size()) + " requests")
+            << "; Ctrl-C drains and ends\n";
+  const auto result = RunLive(options);
+  std::signal(SIGINT, SIG_DFL);
+  std::signal(SIGTERM, SIG_DFL);
+  if (!result.ok()) return Complain(result.error().message);
+  if (trace.requests.empty()) {
+    std::fprintf(stderr, "foretoken serve: served for %.1f s\n", result->wall_seconds);
+    if (a.json) std::cout << boost::json::object{{"wall_seconds", result->wall_seconds}, {"drained", result->drained}} << "\n";
+    return kExitOk;
+  }
+  trace.requests.resize(result->run.requests.size());  // those that were submitted
+  return Report(a, *topology, trace, *result);
+}
+
+}  // namespace
+
+void AddServeCommand(CLI::App& app, int& exit_code) {
+  auto a = std::make_shared<Arguments>();
+  CLI::App* c = app.add_subcommand("serve", "The live system in one process, over emulated engines");
+  c->add_option("--topology", a->topology, "Topology file")->required()->check(CLI::ExistingFile);
+  c->add_option("--set", a->set, "Override a topology value: path=value");
+  c->add_option("--load", a->load, "Built-in load: rate=R,requests=N[,workload=azure-conv-2023]; the run ends with it");
+  c->add_option("--for", a->seconds, "Serve so many seconds at most")->check(CLI::PositiveNumber);
+  c->add_option("--drain", a->drain, "Seconds that requests under way may take to end")->check(CLI::NonNegativeNumber);
+  c->add_flag("--json", a->json, "One JSON object on standard output");
+  c->footer("Example: foretoken serve --topology configs/topologies/small.yaml --load rate=10,requests=100");
+  c->callback([a, &exit_code] { exit_code = Serve(*a); });
+}
+
+}  // namespace foretoken

@@ -1,0 +1,121 @@
+#include "integration/serve/live_run.h"
+
+#include <algorithm>
+#include <atomic>
+#include <caf/all.hpp>
+#include <chrono>
+#include <thread>
+#include <utility>
+
+#include "actors/client.h"
+#include "actors/cluster.h"
+#include "actors/host_clock.h"
+#include "actors/protocol.h"
+#include "runtime/eval/engine_request.h"
+
+namespace foretoken {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// One worker: handlers take microseconds, and a second one would only wake up for them (docs/actors.md has the measurements).
+struct Config : caf::actor_system_config {
+  Config() {
+    set("scheduler.policy", caf::atom("sharing"));
+    set("scheduler.max-threads", 1);
+    set("scheduler.max-throughput", 100);
+    set("logger.console", caf::atom("none"));
+  }
+};
+
+class LiveRun {
+ public:
+  explicit LiveRun(const LiveOptions& options) : options_(options), clock_(system_, 1), log_(std::make_shared<ClientLog>()) {}
+
+  Result<LiveResult> Run() {
+    const bool named = NamesOutputs(*options_.load);
+    ClusterOptions o;
+    o.shard_size = options_.shard_size;
+    o.heartbeats = true;
+    o.for_engine = [this, named](InstanceId k, const RequestMeta& r) {
+      const bool eos = options_.run.instances[k.value()].engine.config.stop_at_eos;
+      return EngineRequestOf(options_.load->requests[r.id.value() - 1], eos, named);
+    };
+    auto cluster = SpawnCluster(system_, clock_, options_.run, o);
+    if (!cluster.ok()) return cluster.error();
+    cluster_ = std::move(cluster).value();
+    const Clock::time_point start = Clock::now();
+    ClientActorOptions c{options_.load, log_, true, [this] { done_ = true; }};
+    const caf::actor client = SpawnClient(system_, clock_, std::move(c));
+    caf::anon_send(client, StartCall{cluster_.schedulers});
+    WaitForTheEnd(start);
+    caf::anon_send(client, StopSubmittingCall{});
+    LiveResult result;
+    result.drained = Drain();
+    result.wall_seconds = std::chrono::duration<double>(Clock::now() - start).count();
+    caf::anon_send_exit(client, caf::exit_reason::user_shutdown);
+    Collect(result);
+    cluster_.Stop();
+    system_.await_all_actors_done();  // the log is quiet from here
+    result.run.requests = std::move(log_->requests);
+    result.run.requests.resize(log_->submitted);  // those that were never submitted are no part of the run
+    result.run.duplicated = log_->duplicated;
+    result.decision_latency = std::move(log_->decision_latency);
+    for (const RunRequest& r : result.run.requests) {
+      if (r.finish != Instant::Max()) result.run.end = std::max(result.run.end, r.finish);
+      result.run.output_tokens += static_cast<uint64_t>(r.output_tokens);
+    }
+    return result;
+  }
+
+ private:
+  void WaitForTheEnd(Clock::time_point start) const {
+    const bool load = !options_.load->requests.empty();
+    while (!(load && done_) && !(options_.stop_requested && options_.stop_requested())) {
+      if (options_.lasts && Clock::now() - start >= std::chrono::nanoseconds(options_.lasts->nanos())) return;
+      std::this_thread::sleep_for(std::chrono::milliseconds(load ? 10 : 100));
+    }
+  }
+  bool Drain() const {
+    const Clock::time_point until = Clock::now() + std::chrono::nanoseconds(options_.drain.nanos());
+    while (!done_ && Clock::now() < until) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    return done_;
+  }
+
+  template <class Status>
+  void Ask(const caf::actor& whom, const std::function<void(const Status&)>& use) {
+    caf::scoped_actor self(system_);
+    self->request(whom, std::chrono::seconds(2), StatusQuery{}).receive(use, [](const caf::error&) {});
+  }
+  void Collect(LiveResult& out) {
+    RunResult& r = out.run;
+    for (const RunOptions::Instance& i : options_.run.instances) r.instance_names.push_back(i.name);
+    for (const caf::actor& a : cluster_.schedulers)
+      Ask<SchedulerStatus>(a, [&r](const SchedulerStatus& s) { Add(r.scheduler, s.counters); });
+    for (const caf::actor& a : cluster_.simulators)
+      Ask<SimulatorStatus>(a, [&r](const SimulatorStatus& s) {
+        Add(r.simulators, s.counters);
+        Add(r.sync, s.sync);
+        Add(r.drift, s.drift);
+      });
+    for (const caf::actor& a : cluster_.instances)
+      Ask<InstanceStatus>(a, [&r](const InstanceStatus& s) {
+        r.steps += s.counters.steps;
+        r.preemptions += s.counters.preemptions;
+      });
+  }
+
+  const LiveOptions& options_;
+  Config config_;
+  caf::actor_system system_{config_};
+  HostClock clock_;
+  std::shared_ptr<ClientLog> log_;
+  Cluster cluster_;
+  std::atomic<bool> done_{false};
+};
+
+}  // namespace
+
+Result<LiveResult> RunLive(const LiveOptions& options) { return LiveRun(options).Run(); }
+
+}  // namespace foretoken

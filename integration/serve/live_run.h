@@ -1,0 +1,37 @@
+// LiveRun: the whole system in this process on the real clock: SCHEDULERs, SIMULATORs and INSTANCEs over emulated engines, as actors, and
+// a built-in load when one is given. The clock is read here and below, nowhere above.
+// It ends when the load has ended, when `lasts` is over or when told to; what is under way is then drained, for `drain` at most.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "runtime/base/result.h"
+#include "runtime/base/units.h"
+#include "runtime/eval/virtual_host.h"
+#include "runtime/workload/trace.h"
+
+namespace foretoken {
+
+struct LiveOptions {
+  RunOptions run;
+  size_t shard_size = 1;              // SIMULATORs per actor
+  std::shared_ptr<const Trace> load;  // never null; may be empty: serve until told to stop
+  std::optional<Duration> lasts;      // at most
+  Duration drain = Duration::Seconds(30);
+  std::function<bool()> stop_requested;  // asked ten times a second, in the calling thread
+};
+
+struct LiveResult {
+  RunResult run;
+  std::vector<Duration> decision_latency;  // submission to decision
+  double wall_seconds = 0;
+  bool drained = true;  // false: something was still under way when the time for it was over
+};
+
+// Blocks. Error: what in the options cannot be run.
+Result<LiveResult> RunLive(const LiveOptions& options);
+
+}  // namespace foretoken
