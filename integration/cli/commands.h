@@ -15,6 +15,7 @@ inline constexpr int kExitFailed = 1;
 inline constexpr int kExitUsage = 2;  // and bad input
 
 // One a line in the order of --help.
+void AddQuickstartCommand(CLI::App& app, int& exit_code);
 void AddAccuracyCommand(CLI::App& app, int& exit_code);
 void AddBenchCommand(CLI::App& app, int& exit_code);
 void AddEngineCommand(CLI::App& app, int& exit_code);

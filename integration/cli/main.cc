@@ -16,6 +16,7 @@ constexpr char kVersion[] = "foretoken 0.1.0";
 
 // One line per command, e.g. AddSimulateCommand(app, exit_code); the order is the order in --help.
 void AddCommands(CLI::App& app, int& exit_code) {
+  AddQuickstartCommand(app, exit_code);
   AddAccuracyCommand(app, exit_code);
   AddBenchCommand(app, exit_code);
   AddEngineCommand(app, exit_code);

@@ -68,6 +68,8 @@ int Simulate(const Arguments& a) {
     auto faults = LoadFaultPlan(a.faults);
     if (!faults.ok()) return Complain(faults.errors().ToString());
     topology.faults = std::move(faults).value();
+    const std::vector<std::string> unmatched = UnmatchedPatterns(topology.faults, topology.InstanceNames());
+    if (!unmatched.empty()) return Complain(a.faults + ": " + unmatched.front());
   }
   const Result<Trace> trace = LoadWorkload(a.trace, a.workload, {a.limit, a.rate_scale, topology.seed});
   if (!trace.ok()) return Complain(trace.error().message);
