@@ -12,13 +12,22 @@ constexpr int kOwnPieces = 12;
 }  // namespace
 
 PatternPredictor::PatternPredictor(InstanceProfile profile, const LengthEstimator* lengths, bool reuse)
-    : profile_(std::move(profile)), lengths_(lengths), reuse_(reuse), prefixes_(profile_.limits) {
+    : profile_(std::move(profile)),
+      step_time_(profile_.step_time, profile_.calibrate),
+      lengths_(lengths),
+      reuse_(reuse),
+      prefixes_(profile_.limits) {
   total_blocks_ = free_blocks_ = profile_.limits.num_gpu_blocks - 1;
 }
 
 void PatternPredictor::Discard(uint64_t& reason) {
   if (end_valid_) ++reason;
   end_valid_ = false;
+}
+
+void PatternPredictor::Learn(const BatchTrace& step) {
+  if (step_time_.Observe({step.prefill_tokens, step.prefill_ctx_tokens, step.decode_seqs, step.decode_kv_tokens}, step.duration))
+    Discard(counters_.by_calibration);
 }
 
 void PatternPredictor::OnEnqueue(const Reservation& r, Instant) {
@@ -122,6 +131,7 @@ void PatternPredictor::OnStep(const BatchTrace& trace) {
     total_blocks_ = trace.total_blocks;
     free_blocks_ = trace.free_blocks;
   }
+  Learn(trace);
 }
 
 void PatternPredictor::OnAggregate(const AggregateState& state, const BatchTrace* step) {
@@ -135,6 +145,7 @@ void PatternPredictor::OnAggregate(const AggregateState& state, const BatchTrace
     clock_ns_ = step->end().nanos();
     ++step_;
     kv_tokens_ = step->decode_kv_tokens;
+    Learn(*step);
   }
   if (waiting_ > 0) {
     waiting_tokens_ = static_cast<int64_t>(prompt * state.waiting);
@@ -204,7 +215,7 @@ double PatternPredictor::StepNanos(double prefill, double ctx, double decodes, d
   shape.decode_seqs = static_cast<int64_t>(decodes + 0.5);
   shape.decode_kv_tokens = std::max(static_cast<int64_t>(kv + 0.5), shape.decode_seqs);
   if (shape.decode_seqs == 0) shape.decode_kv_tokens = 0;
-  return profile_.step_time.NanosOf(shape);
+  return step_time_.model().NanosOf(shape);
 }
 
 double PatternPredictor::CapacityTokens() const { return static_cast<double>(total_blocks_ * profile_.limits.block_size); }

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "runtime/base/id_map.h"
+#include "runtime/perf/calibrated_step_time.h"
 #include "runtime/predict/error_spread.h"
 #include "runtime/predict/predictor.h"
 #include "runtime/predict/prefix_estimator.h"
@@ -27,6 +28,7 @@ struct PatternCounters {
   uint64_t by_gone = 0;
   uint64_t by_aggregate = 0;
   uint64_t by_snapshot = 0;
+  uint64_t by_calibration = 0;  // the step-time law was corrected
 };
 
 class PatternPredictor final : public Predictor {
@@ -43,7 +45,7 @@ class PatternPredictor final : public Predictor {
   Prediction Predict(const PredictQuery& query, Instant now) override;
   int32_t waiting() const override { return waiting_; }
   int32_t running() const override { return running_; }
-  size_t memory_bytes() const override { return sizeof(*this) + known_.memory_bytes(); }
+  size_t memory_bytes() const override { return sizeof(*this) + known_.memory_bytes() + step_time_.memory_bytes(); }
 
   const PatternCounters& counters() const { return counters_; }
 
@@ -65,6 +67,7 @@ class PatternPredictor final : public Predictor {
 
   void Forget(RequestId request);
   void Discard(uint64_t& reason);
+  void Learn(const BatchTrace& step);
   Point Start() const;
   // Over one more request of the queue, to the end of its prefill being given out.
   void AdvanceOver(Point& p, double prompt, double expected) const;
@@ -77,6 +80,7 @@ class PatternPredictor final : public Predictor {
   void Advance();
 
   InstanceProfile profile_;
+  CalibratedStepTime step_time_;
   const LengthEstimator* lengths_;
   bool reuse_;
   PatternCounters counters_;

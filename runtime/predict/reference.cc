@@ -66,6 +66,7 @@ class ReferencePredictor::ReplayLaw final : public StepTimeLaw {
     real_ = std::nullopt;
     replaying_ = false;
   }
+  void Become(StepTimeModel model) { model_ = std::move(model); }
 
  private:
   StepTimeModel model_;
@@ -74,7 +75,10 @@ class ReferencePredictor::ReplayLaw final : public StepTimeLaw {
 };
 
 ReferencePredictor::ReferencePredictor(InstanceProfile profile, const LengthEstimator* lengths)
-    : profile_(std::move(profile)), lengths_(lengths), law_(std::make_shared<ReplayLaw>(profile_.step_time)) {}
+    : profile_(std::move(profile)),
+      step_time_(profile_.step_time, profile_.calibrate),
+      lengths_(lengths),
+      law_(std::make_shared<ReplayLaw>(profile_.step_time)) {}
 
 Result<std::unique_ptr<ReferencePredictor>> ReferencePredictor::Make(InstanceProfile profile, const LengthEstimator* lengths) {
   std::unique_ptr<ReferencePredictor> p(new ReferencePredictor(std::move(profile), lengths));
@@ -180,6 +184,14 @@ void ReferencePredictor::OnStep(const BatchTrace& trace) {
   }
   running_ = trace.running;
   waiting_ = trace.waiting;
+  Learn(trace);
+}
+
+// The engine keeps no piece of the law beyond a replayed step, so a fork asks the corrected one at once; where no steps are
+// replayed (level aggregate), from the next change of its batch on.
+void ReferencePredictor::Learn(const BatchTrace& step) {
+  if (step_time_.Observe({step.prefill_tokens, step.prefill_ctx_tokens, step.decode_seqs, step.decode_kv_tokens}, step.duration))
+    law_->Become(step_time_.model());
 }
 
 void ReferencePredictor::OnFinished(RequestId request, const BatchTrace::Finish& finish, Instant at) {
@@ -213,7 +225,8 @@ void ReferencePredictor::Continue(const Known& known, Instant at) {
   known_.Insert(known.length.request.value(), std::move(next));
 }
 
-void ReferencePredictor::OnAggregate(const AggregateState& state, const BatchTrace*) {
+void ReferencePredictor::OnAggregate(const AggregateState& state, const BatchTrace* step) {
+  if (step != nullptr) Learn(*step);
   RunTo(state.as_of);
   running_ = state.running;
   waiting_ = state.waiting;

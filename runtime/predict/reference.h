@@ -11,6 +11,7 @@
 
 #include "runtime/base/id_map.h"
 #include "runtime/engine/emulated_engine.h"
+#include "runtime/perf/calibrated_step_time.h"
 #include "runtime/predict/error_spread.h"
 #include "runtime/predict/predictor.h"
 
@@ -52,6 +53,7 @@ class ReferencePredictor final : public Predictor, private EngineSink {
   EngineRequest RequestOf(const Reservation& r) const;
   void TakeIn(EmulatedEngine& engine, Instant until);
   void RunTo(Instant at);
+  void Learn(const BatchTrace& step);
   void Continue(const Known& known, Instant at);
 
   // What the mirror does.
@@ -60,6 +62,7 @@ class ReferencePredictor final : public Predictor, private EngineSink {
   void OnRejected(RequestId request, OutcomeReason reason, Instant at) override;
 
   InstanceProfile profile_;
+  CalibratedStepTime step_time_;
   const LengthEstimator* lengths_;
   std::shared_ptr<ReplayLaw> law_;
   std::unique_ptr<EmulatedEngine> engine_;
