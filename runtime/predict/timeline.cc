@@ -15,6 +15,7 @@ TimelinePredictor::TimelinePredictor(InstanceProfile profile, const LengthEstima
     : profile_(std::move(profile)),
       lengths_(lengths),
       options_(options),
+      step_time_(profile_.step_time, profile_.calibrate),
       clock_(profile_.step_time),
       requests_(1),
       slos_{profile_.slo},

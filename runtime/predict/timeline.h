@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "runtime/base/id_map.h"
+#include "runtime/perf/calibrated_step_time.h"
 #include "runtime/predict/error_spread.h"
 #include "runtime/predict/predictor.h"
 #include "runtime/predict/prefix_estimator.h"
@@ -89,6 +90,7 @@ class TimelinePredictor final : public Predictor, private TimelineJudge {
   void MoveReach(const BatchTrace& trace, Ticks predicted_end);
   void ReadKv(const BatchTrace& trace);
   void AdvanceTo(Instant now);
+  void Learn(const BatchTrace& step);
 
   TimelineSim::World WorldNow();
   void Rebuild();
@@ -99,7 +101,8 @@ class TimelinePredictor final : public Predictor, private TimelineJudge {
   InstanceProfile profile_;
   const LengthEstimator* lengths_;
   TimelineOptions options_;
-  StepClock clock_;
+  CalibratedStepTime step_time_;
+  StepClock clock_;  // of step_time_
   TimelineCounters counters_;
 
   std::vector<MirrorRequest> requests_;  // [0] is the request being asked about

@@ -70,6 +70,15 @@ void TimelinePredictor::OnStep(const BatchTrace& trace) {
   Apply(trace);
   if (agreed && reach_valid_) MoveReach(trace, predicted_end);
   ReadKv(trace);
+  Learn(trace);
+}
+
+// A corrected law makes another timeline: it is run anew.
+void TimelinePredictor::Learn(const BatchTrace& step) {
+  const StepShape shape{step.prefill_tokens, step.prefill_ctx_tokens, step.decode_seqs, step.decode_kv_tokens};
+  if (!step_time_.Observe(shape, step.duration)) return;
+  clock_.Reset(step_time_.model());
+  reach_valid_ = false;
 }
 
 void TimelinePredictor::Apply(const BatchTrace& trace) {
@@ -290,6 +299,7 @@ void TimelinePredictor::OnAggregate(const AggregateState& state, const BatchTrac
     } else {
       head_ns_ = step->end().nanos();
     }
+    Learn(*step);
   }
   reach_valid_ = false;
   // The engine has taken in more than was believed.
