@@ -54,6 +54,7 @@ class ClusterBuilder {
       o.exact_snapshots = run_.exact_snapshots;
       auto core = InstanceCore::Make(std::move(o));
       if (!core.ok()) return Error{run_.instances[k].name + ": " + core.error().message};
+      if (options_.on_instance) options_.on_instance(**core);
       const auto for_engine = [make = options_.for_engine, k](const RequestMeta& r) { return make(InstanceId(k), r); };
       cluster_.instances.push_back(SpawnInstance(system_, clock_, {InstanceId(k), std::move(core).value(), for_engine}));
     }
@@ -95,6 +96,7 @@ class ClusterBuilder {
         auto core = MakeCore(k);
         if (!core.ok()) return core.error();
         o.cores.push_back(std::move(core).value());
+        if (options_.on_simulator) options_.on_simulator(*o.cores.back());
         resync_to_[k] = cluster_.instances[k];
         if (faults_) {
           auto link = AddLink(k, false, cluster_.instances[k]);

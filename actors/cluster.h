@@ -22,6 +22,9 @@ struct ClusterOptions {
   bool heartbeats = false;        // also without faults: live, silence means something
   std::function<EngineRequest(InstanceId, const RequestMeta&)> for_engine;
   std::function<void(const DecisionRecord&)> on_decision;  // called in SCHEDULER actors; may be empty
+  // For tests that check invariants on one thread: each core, once, before its actor owns it; valid as long as the actor. May be empty.
+  std::function<void(const InstanceCore&)> on_instance;
+  std::function<void(const SimulatorCore&)> on_simulator;
 };
 
 struct Cluster {

@@ -24,6 +24,7 @@ void SimCluster::RunUntil(Instant until) {
   caf::detail::test_actor_clock& clock = coordinator_.clock();
   for (;;) {
     Drain();
+    if (after_event_) after_event_();
     const auto& timers = clock.schedule();
     if (timers.empty() || timers.begin()->first > stop) break;
     coordinator_.trigger_timeout();  // exactly one; moves the time to it

@@ -4,6 +4,7 @@
 
 #include <caf/all.hpp>
 #include <caf/scheduler/test_coordinator.hpp>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -30,6 +31,8 @@ class SimCluster {
   void Drain() { coordinator_.run(); }
   // Everything up to and including `until`, timer by timer.
   void RunUntil(Instant until);
+  // Called by RunUntil whenever all actors have handled what one timer caused.
+  void AfterEachEvent(std::function<void()> check) { after_event_ = std::move(check); }
   // Sends now and drains.
   template <class M>
   void Send(const caf::actor& to, M message) {
@@ -59,6 +62,7 @@ class SimCluster {
   caf::actor_system system_;
   caf::scheduler::test_coordinator& coordinator_;
   HostClock clock_;
+  std::function<void()> after_event_;
 };
 
 // An actor that keeps what it is sent, of the types named, in order; a scripted peer sends through it so as to be the sender.
