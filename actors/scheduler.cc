@@ -64,6 +64,7 @@ class SchedulerShell final : private SchedulerEffects {
       deadlines_.pop_front();
       core_->OnDeadline(decision, now, *this);
     }
+    ForgetClosed();
     alarm_.Rearm(tick, deadlines_.empty() ? Instant::Max() : deadlines_.front().at);
     Pump();
   }
@@ -207,10 +208,15 @@ class SchedulerShell final : private SchedulerEffects {
     if (options_.on_decision) options_.on_decision(r);
   }
   void ArmDeadline(DecisionId decision, Instant at) override {
+    ForgetClosed();
     deadlines_.push_back({at, decision});
     alarm_.Arm(at);
   }
 
+  // Nearly every round is over long before its deadline: waking up for each would cost more than the decision.
+  void ForgetClosed() {
+    while (!deadlines_.empty() && !core_->IsOpen(deadlines_.front().decision)) deadlines_.pop_front();
+  }
   void GiveUp(DecisionId decision, uint32_t h) {
     const SimulatorHost& host = options_.simulators[h];
     for (uint32_t k = 0; k < host.count; ++k)

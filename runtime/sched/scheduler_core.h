@@ -142,6 +142,7 @@ class SchedulerCore {
   const AssignmentLedger& ledger() const { return ledger_; }
   const SchedulerCounters& counters() const { return counters_; }
   size_t open_rounds() const { return open_.size(); }
+  bool IsOpen(DecisionId decision) const { return open_.Find(decision.value()) != nullptr; }
 
  private:
   struct Round {
