@@ -19,7 +19,7 @@
 namespace foretoken {
 namespace {
 
-constexpr int32_t kScriptSteps = 64;  // recorded of an engine, then begun anew from its snapshot
+constexpr int32_t kScriptSteps = 32;  // recorded of an engine, then begun anew from its snapshot
 constexpr size_t kScripts = 8;        // different ones; instance k plays script k mod 8
 
 class Recorder final : public EngineSink {
@@ -56,7 +56,8 @@ EngineRequest Draw(Prng& prng, uint64_t id) {
   return r;
 }
 
-Result<Script> Record(const StepTimeModel& model, const DecideBenchOptions& o, uint64_t seed) {
+// `spare`: waiting requests beyond those asked for, at the start of the script.
+Result<Script> RecordWith(const StepTimeModel& model, const DecideBenchOptions& o, uint64_t seed, int32_t spare) {
   EmulatedEngine::Options options;
   options.config = Limits(o);
   options.step_time = model;
@@ -68,8 +69,7 @@ Result<Script> Record(const StepTimeModel& model, const DecideBenchOptions& o, u
   Script script;
   Recorder recorder;
   Instant at;
-  // Work until the running are as far along as in steady state; then as many wait as are admitted during the script, and those asked for.
-  const int32_t spare = kScriptSteps * o.running / 150 + 4;
+  // Work until the running are as far along as in steady state.
   const auto submit = [&] {
     script.requests.push_back(Draw(prng, script.requests.size() + 1));
     e.Submit(script.requests.back(), at);
@@ -90,6 +90,16 @@ Result<Script> Record(const StepTimeModel& model, const DecideBenchOptions& o, u
   return script;
 }
 
+// A script during which at least as many wait as asked for.
+Result<Script> Record(const StepTimeModel& model, const DecideBenchOptions& o, uint64_t seed) {
+  for (int32_t spare = 1;; ++spare) {
+    auto script = RecordWith(model, o, seed, spare);
+    if (!script.ok()) return script.error();
+    const auto short_of = [&o](const BatchTrace& t) { return t.waiting < o.waiting || t.running < o.running; };
+    if (spare > kScriptSteps || std::none_of(script->steps.begin(), script->steps.end(), short_of)) return script;
+  }
+}
+
 // Plays a script as the sync stream of one instance: steps end now, one after another.
 class Stream {
  public:
@@ -101,7 +111,7 @@ class Stream {
       Snapshot s = script_->start;
       s.last_seq = m.seq;
       s.as_of = now;
-      s.next_step = steps_;
+      s.next_step = steps_ += 1000;  // as after a gap: the mirror starts anew from it
       m.body = std::move(s);
     } else {
       BatchTrace t = script_->steps[next_ - 1];

@@ -89,10 +89,10 @@ boost::json::object Quantiles(std::vector<Duration> d) {
 
 int Report(const Arguments& a, const Topology& topology, const Trace& trace, const LiveResult& result) {
   boost::json::object report = ReportRun({&topology, &trace, result.wall_seconds, ""}, result.run);
-  report.erase("decision_digest");  // real time: no two runs are the same
   report["decision_us"] = Quantiles(result.decision_latency);
   report["drained"] = result.drained;
   if (a.json) {
+    report.erase("decision_digest");  // real time: no two runs are the same
     std::cout << report << "\n";
   } else {
     PrintRun(report, std::cout);
