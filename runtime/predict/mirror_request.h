@@ -1,20 +1,25 @@
 // MirrorRequest: all that the timeline keeps of one request, in 64 bytes.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
+#include "runtime/base/units.h"
 #include "runtime/model/request.h"
 #include "runtime/workload/length_estimator.h"
 
 namespace foretoken {
+
+// Its times after arrival are kept in units of 2^14 ns (16 us): 9 hours fit.
+inline int32_t OffsetOf(Duration d) { return static_cast<int32_t>(std::clamp<int64_t>(d.nanos() >> 14, 0, INT32_MAX)); }
+inline Duration DurationOfOffset(int32_t offset) { return Duration::Nanos(int64_t{offset} << 14); }
 
 enum class MirrorPhase : uint8_t { kFree, kWaiting, kPrefill, kDecode };
 
 struct MirrorRequest {
   uint64_t id = 0;
   int64_t ready_ns = 0;  // when the engine has it; router's clock
-  // After `ready_ns`, in units of 2^14 ns (16 us; 9 hours fit): the first token, predicted until it is there, and the
-  // predicted last one; negative: unknown.
+  // After `ready_ns`, as OffsetOf: the first token, predicted until it is there, and the predicted last one; negative: unknown.
   int32_t first_token = -1;
   int32_t predicted_end = -1;
   float quantile = 0.5F;  // of its output length

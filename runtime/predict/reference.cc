@@ -11,6 +11,8 @@ namespace {
 
 // Ids of continued requests: the router's ids do not reach them.
 constexpr uint64_t kContinued = uint64_t{1} << 63;
+// The request asked about, which may have been assigned already.
+constexpr RequestId kAsked{uint64_t{1} << 63};
 // Nothing lies further ahead than this; a fork that has not ended by then is stuck.
 constexpr Duration kHorizon = Duration::Seconds(100'000);
 
@@ -265,7 +267,7 @@ void ReferencePredictor::OnSnapshot(const Snapshot& snapshot, Instant as_of, con
 Prediction ReferencePredictor::Predict(const PredictQuery& query, Instant now) {
   if (!follows_steps_) RunTo(now);
   Reservation r;
-  r.request = query.request->id;
+  r.request = kAsked;
   r.priority = query.request->priority;
   r.arrival = query.request->arrival;
   r.prompt_tokens = query.request->prompt_tokens.value();

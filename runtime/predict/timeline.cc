@@ -7,7 +7,6 @@ namespace foretoken {
 namespace {
 
 constexpr Slot kAsked = 0;
-constexpr int kOffsetBits = 14;
 
 }  // namespace
 
@@ -42,6 +41,23 @@ TimelineSim::World TimelinePredictor::WorldNow() {
   return world_;
 }
 
+ExpectedArrivals TimelinePredictor::ArrivalsAt(Instant now) {
+  const ArrivalRate::Expected e = arrival_rate_.At(now);
+  if (!profile_.expected_arrivals || e.per_second <= 0) return {};
+  const int64_t seqs = std::max(1, head_.decoding());
+  const int64_t kv = std::max<int64_t>(head_.kv, seqs);
+  const auto prompt = static_cast<int64_t>(e.prompt_tokens + 1);
+  const Ticks decode = clock_.Decode(seqs, kv).Sum(kv, 1);
+  constexpr int64_t kMore = 8;  // sequences, over which the cost of one is taken
+  ExpectedArrivals a;
+  a.per_tick = e.per_second / static_cast<double>(TicksOf(Duration::Seconds(1)));
+  a.prefill_ticks = static_cast<double>(std::max<Ticks>(0, clock_.Mixed({prompt, 0, seqs, kv}) - decode));
+  a.seq_ticks = static_cast<double>(std::max<Ticks>(0, clock_.Decode(seqs + kMore, kv).Sum(kv, 1) - decode)) / kMore;
+  a.context_tokens = e.prompt_tokens + e.output_tokens / 2;
+  a.output_tokens = e.output_tokens;
+  return a;
+}
+
 void TimelinePredictor::Rebuild() {
   reach_.CopyFrom(head_);
   reach_.cursor = waiting_front_;
@@ -61,41 +77,61 @@ void TimelinePredictor::Extend() {
   TimelineSim(world, reach_).RunUntilQueueEmpty();
 }
 
-Prediction TimelinePredictor::Predict(const PredictQuery& query, Instant now) {
-  ++counters_.predictions;
-  if (!follows_steps_) AdvanceTo(now);
-  if (reach_valid_ && options_.reuse) {
-    ++counters_.reused;
-  } else {
-    ++counters_.rebuilt;
-    Rebuild();
-  }
-  const RequestMeta& meta = *query.request;
+TimelineTrack TimelinePredictor::RunAsked(RequestId id, int64_t prompt, int64_t output,
+                                          const std::vector<PromptSegment>& segments, bool others, Instant now) {
+  if (!reach_valid_ || !options_.reuse) Rebuild();
   MirrorRequest& asked = requests_[kAsked];
   asked = MirrorRequest{};
   asked.ready_ns = now.nanos();
-  asked.prompt = static_cast<int32_t>(std::max<int64_t>(1, meta.prompt_tokens.value()));
+  asked.prompt = static_cast<int32_t>(std::max<int64_t>(1, prompt));
   const int64_t room = std::max<int64_t>(1, profile_.limits.max_model_len - asked.prompt);
-  asked.total = static_cast<int32_t>(std::clamp<int64_t>(query.expected_output.value(), 1, room));
-
-  asked.computed = prefixes_.ExpectedCached({meta.id, asked.prompt, asked.total, &meta.segments});
+  asked.total = static_cast<int32_t>(std::clamp<int64_t>(output, 1, room));
+  asked.computed = prefixes_.ExpectedCached({id, asked.prompt, asked.total, &segments});
 
   TimelineTrack track;
   track.slot = kAsked;
-  track.others = query.want_externality;
+  track.others = others;
   work_.CopyFrom(reach_);
   work_.cursor = 0;
   TimelineSim::World world = WorldNow();
   world.waiting = &kAsked;
   world.waiting_size = 1;
   world.latest_ready = TicksOf(now - Instant::FromNanos(head_ns_));
+  world.arrivals = ArrivalsAt(now);
+  track.asked = world.latest_ready;
   TimelineSim(world, work_).RunUntilEnd(track, options_.most_events);
   if (track.gave_up) ++counters_.gave_up;
+  return track;
+}
 
+Prediction TimelinePredictor::Predict(const PredictQuery& query, Instant now) {
+  ++counters_.predictions;
+  if (!follows_steps_) AdvanceTo(now);
+  ++(reach_valid_ && options_.reuse ? counters_.reused : counters_.rebuilt);
+  const RequestMeta& meta = *query.request;
+  const TimelineTrack track =
+      RunAsked(meta.id, meta.prompt_tokens.value(), query.expected_output.value(), meta.segments, query.want_externality, now);
   Prediction p;
   Fill(track, query, now, p);
-  answers_[next_answer_++ % answers_.size()] = {meta.id.value(), (now + p.ttft).nanos(), (now + p.e2e).nanos()};
+  answers_[next_answer_++ % answers_.size()] = {meta.id.value(), events_, now, p.ttft, p.e2e};
   return p;
+}
+
+// What is expected of a request as it is assigned: the error is learnt from it when its tokens come. Whether somebody asked
+// before makes no difference, except in time.
+void TimelinePredictor::NotePrediction(const Reservation& r, Instant now, MirrorRequest& m) {
+  Answer a;
+  for (const Answer& known : answers_) {
+    if (known.id == r.request.value() && known.event == events_ && known.now == now) a = known;
+  }
+  if (a.event == 0) {
+    const TimelineTrack track = RunAsked(r.request, r.prompt_tokens, r.expected_output, r.segments, false, now);
+    const Duration lead = Duration::Nanos(head_ns_ - now.nanos()) + profile_.ttft_offset;
+    a.ttft = DurationOf(track.first) + lead;
+    a.e2e = DurationOf(track.end) + lead;
+  }
+  m.first_token = OffsetOf(a.ttft);
+  m.predicted_end = OffsetOf(a.e2e);
 }
 
 void TimelinePredictor::Fill(const TimelineTrack& track, const PredictQuery& query, Instant now, Prediction& p) {
@@ -103,7 +139,7 @@ void TimelinePredictor::Fill(const TimelineTrack& track, const PredictQuery& que
   const Duration lead = Duration::Nanos(head_ns_ - now.nanos()) + profile_.ttft_offset;
   p.predictor = PredictorKind::kTimeline;
   p.ttft = DurationOf(track.first) + lead;
-  p.e2e = DurationOf(track.end) + lead;
+  p.e2e = DurationOf(track.end + track.drag) + lead;
   p.ttft_p90 = Duration::FromSeconds(p.ttft.seconds() * ttft_error_.factor_p90());
   const int64_t gaps = asked.total - 1;
   Duration decode = p.e2e - p.ttft;
@@ -131,7 +167,7 @@ void TimelinePredictor::Fill(const TimelineTrack& track, const PredictQuery& que
 double TimelinePredictor::ViolationAdded(Slot slot, Ticks end, Ticks lost) const {
   const MirrorRequest& r = requests_[slot];
   if (r.total < 2) return 0;
-  const int64_t first_ns = r.ready_ns + (r.first_token < 0 ? 0 : int64_t{r.first_token} << kOffsetBits);
+  const int64_t first_ns = r.ready_ns + (r.first_token < 0 ? 0 : DurationOfOffset(r.first_token).nanos());
   const double gaps = r.total - 1;
   const double tpot = Duration::Nanos(head_ns_ + DurationOf(end).nanos() - first_ns).seconds() / gaps;
   const double later = tpot + DurationOf(lost).seconds() / gaps;

@@ -12,7 +12,9 @@
 
 #include "runtime/base/id_map.h"
 #include "runtime/perf/calibrated_step_time.h"
+#include "runtime/predict/arrival_rate.h"
 #include "runtime/predict/error_spread.h"
+#include "runtime/predict/mirror_index.h"
 #include "runtime/predict/predictor.h"
 #include "runtime/predict/prefix_estimator.h"
 #include "runtime/predict/timeline_sim.h"
@@ -56,11 +58,12 @@ class TimelinePredictor final : public Predictor, private TimelineJudge {
   const TimelineCounters& counters() const { return counters_; }
 
  private:
-  // The last few answers, so that an Enqueue that follows knows what was predicted of it.
+  // The last few answers, so that an Enqueue that follows need not ask again. Valid while nothing happened in between.
   struct Answer {
     uint64_t id = 0;
-    int64_t first_ns = 0;
-    int64_t end_ns = 0;
+    uint64_t event = 0;
+    Instant now;
+    Duration ttft, e2e;
   };
 
   // The mirror's table (timeline_mirror.cc).
@@ -77,6 +80,9 @@ class TimelinePredictor final : public Predictor, private TimelineJudge {
   void RaiseTotal(MirrorRequest& r, int32_t generated) const;
   void StartDecode(Slot slot, int32_t generated, uint32_t admit);
   void RaiseOverdue();
+  bool Confirms(const Snapshot& snapshot, const std::vector<Reservation>& reservations) const;
+  void Forget();
+  void Resume(MirrorRequest m, const Snapshot::Request& s, int32_t budget);
 
   // Steps (timeline_steps.cc).
   bool Agrees(const BatchTrace& trace);
@@ -93,8 +99,13 @@ class TimelinePredictor final : public Predictor, private TimelineJudge {
   void Learn(const BatchTrace& step);
 
   TimelineSim::World WorldNow();
+  ExpectedArrivals ArrivalsAt(Instant now);
   void Rebuild();
   void Extend();
+  // Runs the future of a request that comes at `now`; it is in requests_[0] and work_ then.
+  TimelineTrack RunAsked(RequestId id, int64_t prompt, int64_t output, const std::vector<PromptSegment>& segments, bool others,
+                         Instant now);
+  void NotePrediction(const Reservation& r, Instant now, MirrorRequest& m);
   double ViolationAdded(Slot slot, Ticks end, Ticks lost) const override;
   void Fill(const TimelineTrack& track, const PredictQuery& query, Instant now, Prediction& p);
 
@@ -107,7 +118,7 @@ class TimelinePredictor final : public Predictor, private TimelineJudge {
 
   std::vector<MirrorRequest> requests_;  // [0] is the request being asked about
   Slot free_ = 0;                        // head of the list of free slots, linked by `prompt`
-  IdMap<uint32_t> slots_;
+  MirrorIndex slots_{requests_};
   std::vector<Slot> waiting_;  // in order, from waiting_front_
   uint32_t waiting_front_ = 0;
   uint32_t confirmed_ = 0;  // index behind the last waiting request that the engine confirmed
@@ -122,10 +133,13 @@ class TimelinePredictor final : public Predictor, private TimelineJudge {
   int64_t head_ns_ = 0;  // end of the last step known
   int64_t usable_blocks_ = 0;
   PrefixEstimator prefixes_;
+  ArrivalRate arrival_rate_;
+  uint64_t next_step_ = 0;      // behind the last step known
   bool follows_steps_ = false;  // steps or snapshots come; otherwise the head advances by itself
 
   ErrorSpread ttft_error_;
   ErrorSpread e2e_error_;
+  uint64_t events_ = 1;
   std::array<Answer, 4> answers_{};
   uint32_t next_answer_ = 0;
 };

@@ -6,23 +6,15 @@
 #include "runtime/predict/timeline.h"
 
 namespace foretoken {
-namespace {
-
-constexpr int kOffsetBits = 14;  // MirrorRequest's times: 16 us
-
-int32_t OffsetOf(int64_t ns) { return static_cast<int32_t>(std::clamp<int64_t>(ns >> kOffsetBits, 0, INT32_MAX)); }
-
-}  // namespace
-
 Slot TimelinePredictor::NewSlot(const MirrorRequest& r) {
   Slot slot = free_;
   if (slot != 0) {
     free_ = static_cast<Slot>(requests_[slot].prompt);
     requests_[slot] = r;
   } else {
-    // Grow by a quarter, so that a thousand instances do not pay for doubling.
+    // Grow by an eighth, so that a thousand instances do not pay for doubling.
     if (requests_.size() == requests_.capacity())
-      requests_.reserve(requests_.size() + std::max<size_t>(32, requests_.size() / 4));
+      requests_.reserve(requests_.size() + std::max<size_t>(32, requests_.size() / 8));
     slot = static_cast<Slot>(requests_.size());
     requests_.push_back(r);
   }
@@ -183,14 +175,12 @@ void TimelinePredictor::OnEnqueue(const Reservation& reservation, Instant now) {
   if (slots_.Find(reservation.request.value()) != nullptr) return;
   if (!follows_steps_) AdvanceTo(now);
   MirrorRequest m = FromReservation(reservation, now);
-  for (const Answer& a : answers_) {
-    if (a.id != m.id) continue;
-    m.first_token = OffsetOf(a.first_ns - m.ready_ns);
-    m.predicted_end = OffsetOf(a.end_ns - m.ready_ns);
-  }
+  NotePrediction(reservation, now, m);
+  ++events_;
   const PrefixEstimator::Request prefix{reservation.request, m.prompt, m.total, &reservation.segments};
   m.computed = prefixes_.ExpectedCached(prefix);
   prefixes_.Enter(prefix);
+  arrival_rate_.OnAssigned(now, m.prompt - m.computed, m.total);
   waiting_.push_back(NewSlot(m));
   latest_ready_ns_ = std::max(latest_ready_ns_, m.ready_ns);
   if (reach_valid_) Extend();
@@ -205,6 +195,7 @@ void TimelinePredictor::OnArrived(RequestId request, Instant at) {
   const Slot slot = *found;
   MirrorRequest& r = requests_[slot];
   if (r.phase != MirrorPhase::kWaiting) return;
+  ++events_;
   const auto it = std::find(waiting_.begin() + waiting_front_, waiting_.end(), slot);
   const auto index = static_cast<uint32_t>(it - waiting_.begin());
   if (index >= confirmed_) {
@@ -231,22 +222,36 @@ void TimelinePredictor::OnGone(RequestId request, Instant now) {
   if (!follows_steps_) AdvanceTo(now);
   const uint32_t* found = slots_.Find(request.value());
   if (found == nullptr) return;
+  ++events_;
   const MirrorRequest& r = requests_[*found];
   if (!follows_steps_ && r.phase == MirrorPhase::kDecode && r.predicted_end >= 0) {
-    e2e_error_.Observe(Duration::Nanos(int64_t{r.predicted_end} << kOffsetBits), Duration::Nanos(now.nanos() - r.ready_ns));
+    e2e_error_.Observe(DurationOfOffset(r.predicted_end), Duration::Nanos(now.nanos() - r.ready_ns));
   }
   reach_valid_ = false;
   Remove(*found);
 }
 
-void TimelinePredictor::OnSnapshot(const Snapshot& snapshot, Instant as_of, const std::vector<Reservation>& reservations) {
-  IdMap<uint32_t> known;  // index into `old`
-  std::vector<MirrorRequest> old;
-  for (const MirrorRequest& r : requests_) {
-    if (r.phase == MirrorPhase::kFree) continue;
-    known.Insert(r.id, static_cast<uint32_t>(old.size()));
-    old.push_back(r);
+// Whether the snapshot, taken behind the step that came last, names exactly the requests that are mirrored.
+bool TimelinePredictor::Confirms(const Snapshot& snapshot, const std::vector<Reservation>& reservations) const {
+  if (!follows_steps_ || snapshot.next_step != next_step_) return false;
+  size_t named = snapshot.running.size() + snapshot.waiting.size();
+  for (const Snapshot::Request& s : snapshot.running) {
+    if (slots_.Find(s.request.value()) == nullptr) return false;
   }
+  for (const Snapshot::Request& s : snapshot.waiting) {
+    if (slots_.Find(s.request.value()) == nullptr) return false;
+  }
+  const auto in = [](const std::vector<Snapshot::Request>& list, RequestId id) {
+    return std::any_of(list.begin(), list.end(), [id](const Snapshot::Request& s) { return s.request == id; });
+  };
+  for (const Reservation& r : reservations) {
+    if (slots_.Find(r.request.value()) == nullptr) return false;
+    if (!in(snapshot.running, r.request) && !in(snapshot.waiting, r.request)) ++named;
+  }
+  return named == slots_.size();
+}
+
+void TimelinePredictor::Forget() {
   requests_.assign(1, MirrorRequest{});
   free_ = 0;
   slots_.Clear();
@@ -255,42 +260,70 @@ void TimelinePredictor::OnSnapshot(const Snapshot& snapshot, Instant as_of, cons
   const int32_t step = head_.step;
   head_ = TimelineState{};
   head_.step = step;
-  head_ns_ = as_of.nanos();
   latest_ready_ns_ = 0;
+}
+
+// A running request as a light snapshot has it. What it counts as computed includes the batch in flight, which is composed anew
+// here: a prompt's last chunk is taken back, as large as the budget let it be.
+void TimelinePredictor::Resume(MirrorRequest m, const Snapshot::Request& s, int32_t budget) {
+  const uint32_t admit = head_.next_admit++;
+  const bool prefilling = s.generated_tokens == 0 || s.computed_tokens < s.prompt_tokens + s.generated_tokens - 1;
+  if (!prefilling) {
+    StartDecode(NewSlot(m), s.generated_tokens, admit);
+    return;
+  }
+  const int32_t from = s.generated_tokens == 0 ? std::min(s.cached_tokens, s.computed_tokens) : 0;
+  const int32_t known = std::min(s.computed_tokens, s.prompt_tokens + s.generated_tokens);
+  const int32_t computed = std::max(from, known - std::max(budget, 1));
+  m.phase = MirrorPhase::kPrefill;
+  m.progress = s.generated_tokens;
+  m.admit = admit;
+  const Slot slot = NewSlot(m);
+  head_.prefills.push_back({slot, computed, s.prompt_tokens + s.generated_tokens, s.generated_tokens, 0, admit});
+  head_.prefill_kv += computed;
+}
+
+void TimelinePredictor::OnSnapshot(const Snapshot& snapshot, Instant as_of, const std::vector<Reservation>& reservations) {
+  ++events_;
   reach_valid_ = false;
+  if (Confirms(snapshot, reservations)) return;
+  IdMap<uint32_t> known;  // index into `old`
+  std::vector<MirrorRequest> old;
+  for (const MirrorRequest& r : requests_) {
+    if (r.phase == MirrorPhase::kFree) continue;
+    known.Insert(r.id, static_cast<uint32_t>(old.size()));
+    old.push_back(r);
+  }
+  IdMap<uint32_t> reserved;
+  for (size_t i = 0; i < reservations.size(); ++i) reserved.Insert(reservations[i].request.value(), static_cast<uint32_t>(i));
+  Forget();
+  head_ns_ = as_of.nanos();
   follows_steps_ = true;
+  next_step_ = snapshot.next_step;
   if (snapshot.total_blocks > 0) usable_blocks_ = snapshot.total_blocks;
   const auto recall = [&](const Snapshot::Request& s) {
     MirrorRequest m;
-    const uint32_t* i = known.Find(s.request.value());
-    if (i != nullptr) m = old[*i];
-    for (const Reservation& r : reservations) {
-      if (i == nullptr && r.request == s.request) m = FromReservation(r, Instant::FromNanos(r.arrival.nanos()));
+    m.ready_ns = as_of.nanos();
+    if (const uint32_t* i = known.Find(s.request.value())) {
+      m = old[*i];
+    } else if (const uint32_t* r = reserved.Find(s.request.value())) {
+      m = FromReservation(reservations[*r], reservations[*r].arrival);
     }
-    if (m.id == 0) m.ready_ns = as_of.nanos();
     m.id = s.request.value();
     m.prompt = s.prompt_tokens;
     RaiseTotal(m, s.generated_tokens);
     return m;
   };
+  int32_t decoding = 0;
+  for (const Snapshot::Request& s : snapshot.running) decoding += s.generated_tokens > 0 ? 1 : 0;
   for (const Snapshot::Request& s : snapshot.running) {
-    MirrorRequest m = recall(s);
-    const uint32_t admit = head_.next_admit++;
-    if (s.computed_tokens < s.prompt_tokens + std::max(0, s.generated_tokens - 1) || s.generated_tokens == 0) {
-      m.phase = MirrorPhase::kPrefill;
-      m.progress = s.generated_tokens;
-      const Slot slot = NewSlot(m);
-      head_.prefills.push_back({slot, std::min(s.computed_tokens, s.prompt_tokens + s.generated_tokens - 1),
-                                s.prompt_tokens + s.generated_tokens, s.generated_tokens, 0, admit});
-      head_.prefill_kv += head_.prefills.back().computed;
-    } else {
-      StartDecode(NewSlot(m), s.generated_tokens, admit);
-    }
+    Resume(recall(s), s, profile_.limits.max_num_batched_tokens - decoding);
   }
   for (const Snapshot::Request& s : snapshot.waiting) {
     MirrorRequest m = recall(s);
     m.phase = MirrorPhase::kWaiting;
     m.progress = s.generated_tokens;
+    m.computed = 0;
     m.ready_ns = std::min(m.ready_ns, as_of.nanos());
     waiting_.push_back(NewSlot(m));
   }

@@ -270,6 +270,7 @@ void TimelineSim::ExecuteMixed(TimelineTrack* track) {
   if (kTracked && track->decoding) {
     track->longest_gap = std::max(track->longest_gap, s_.time + d - track->last_token);
     track->last_token = s_.time + d;
+    if (w_.arrivals.per_tick > 0) AddDrag(d, 1, n > 0 ? w_.clock->Decode(n, s_.kv).per_token : 0, *track);
   }
   s_.prev_time = s_.time;
   s_.time += d;
@@ -294,6 +295,7 @@ void TimelineSim::ExecuteRun(TimelineTrack* track, int64_t most_steps) {
   if (kTracked && track->decoding) {
     track->longest_gap = std::max({track->longest_gap, last, s_.time + first - track->last_token});
     track->last_token = s_.time + d;
+    if (w_.arrivals.per_tick > 0) AddDrag(d, m, piece.per_token, *track);
     if (track->others && shape.decode_seqs > 1) {
       const int64_t kv = shape.decode_kv_tokens - (track->base_ctx + s_.step);
       track->lost += d - w_.clock->Decode(shape.decode_seqs - 1, kv).Sum(kv, m);
@@ -425,7 +427,7 @@ bool TimelineSim::Execute(TimelineTrack* track, int64_t most_steps) {
 
 void TimelineSim::OtherEnded(Slot slot, TimelineTrack& track) {
   track.others_lost += track.lost;
-  if (w_.judge != nullptr) track.others_violations += w_.judge->ViolationAdded(slot, s_.time - track.lost, track.lost);
+  if (w_.judge != nullptr) track.others_violations += w_.judge->ViolationAdded(slot, s_.time + track.drag - track.lost, track.lost);
 }
 
 // Everybody still there ends later by what was lost so far; when, is taken at the present pace.
@@ -434,13 +436,31 @@ void TimelineSim::TrackEnded(TimelineTrack& track) {
   if (!track.others) return;
   const auto others = static_cast<int64_t>(s_.running() + static_cast<int32_t>(s_.requeued.size()));
   track.others_lost += track.lost * others;
+  // Those who come meanwhile lose as well: on average half of it, coming evenly over the stay.
+  const double coming = w_.arrivals.per_tick * static_cast<double>(s_.time + track.drag - track.asked);
+  track.others_lost += static_cast<Ticks>(0.5 * coming * static_cast<double>(track.lost));
   if (w_.judge == nullptr || track.lost == 0 || s_.decoding() == 0) return;
   const Ticks pace = w_.clock->Decode(s_.decoding(), s_.kv).Sum(s_.kv, 1);
   for (size_t i = s_.front; i < s_.decodes.size(); ++i) {
     const TimelineState::Decode& d = s_.decodes[i];
     track.others_violations +=
-        w_.judge->ViolationAdded(d.slot, s_.time - track.lost + pace * (d.finish + 1 - s_.step), track.lost);
+        w_.judge->ViolationAdded(d.slot, s_.time + track.drag - track.lost + pace * (d.finish + 1 - s_.step), track.lost);
   }
+}
+
+// `steps` decode steps of `duration` in all, as they would be among those who come meanwhile. Fluid: after t, per_tick * t have
+// come, and those who came longer ago than one stays have gone; their prefills take a share of all time.
+void TimelineSim::AddDrag(Ticks duration, int64_t steps, Ticks kv_token, TimelineTrack& track) const {
+  constexpr double kMostPrefill = 0.75;  // of all time: beyond it the queue grows, and no steady flow describes that
+  const ExpectedArrivals& a = w_.arrivals;
+  const double alone = static_cast<double>(duration) / static_cast<double>(steps);
+  const double each = a.seq_ticks + a.context_tokens * static_cast<double>(kv_token);
+  const double left = 1 - std::min(kMostPrefill, a.per_tick * a.prefill_ticks);
+  const double since = static_cast<double>(s_.time + track.drag - track.asked + duration / 2);
+  double step = alone;
+  // How long one stays depends on the step, and the step on how many stay; two rounds are within 1 % of the fixed point.
+  for (int round = 0; round < 2; ++round) step = (alone + a.per_tick * std::min(since, a.output_tokens * step) * each) / left;
+  track.drag += static_cast<Ticks>((step - alone) * static_cast<double>(steps));
 }
 
 void TimelineSim::NoteFree(TimelineTrack& track) {

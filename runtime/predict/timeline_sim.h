@@ -71,6 +71,15 @@ struct TimelineState {
   size_t memory_bytes() const;
 };
 
+// The arrivals to be expected while a tracked request decodes, as a flow: each brings a prefill, then decodes for a while.
+struct ExpectedArrivals {
+  double per_tick = 0;       // 0: none
+  double prefill_ticks = 0;  // that one prefill adds to the steps it is in
+  double seq_ticks = 0;      // that one more decode adds to a step, apart from its context
+  double context_tokens = 0; // mean context of one
+  double output_tokens = 0;  // how many steps one stays
+};
+
 // What is asked of a run about one request (the last in the queue).
 struct TimelineTrack {
   Slot slot = 0;
@@ -78,6 +87,8 @@ struct TimelineTrack {
 
   Ticks first = 0;  // end of the step with its first token
   Ticks end = 0;
+  Ticks asked = 0;  // when it was asked for
+  Ticks drag = 0;   // by how much expected arrivals delay it: not part of the times above
   Ticks last_token = 0;
   Ticks longest_gap = 0;
   int64_t least_free_tokens = 0;  // of KV, over its stay; negative: it was preempted
@@ -113,6 +124,7 @@ class TimelineSim {
     uint32_t waiting_size = 0;
     int64_t head_ns = 0;
     Ticks latest_ready = 0;  // by then every waiting request is there
+    ExpectedArrivals arrivals;
     int64_t usable_blocks = 0;
     const TimelineJudge* judge = nullptr;
     // Derived from `limits` once, since divisions are what such a run would spend its time on.
@@ -192,6 +204,7 @@ class TimelineSim {
   void OtherEnded(Slot slot, TimelineTrack& track);
   void TrackEnded(TimelineTrack& track);
   void NoteFree(TimelineTrack& track);
+  void AddDrag(Ticks duration, int64_t steps, Ticks kv_token, TimelineTrack& track) const;
 
   const World& w_;
   TimelineState& s_;

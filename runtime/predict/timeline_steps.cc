@@ -4,12 +4,6 @@
 #include "runtime/predict/timeline.h"
 
 namespace foretoken {
-namespace {
-
-constexpr int kOffsetBits = 14;
-
-}  // namespace
-
 // True: the step is the one that the timeline had next. Leaves that step, composed, in work_.
 bool TimelinePredictor::Agrees(const BatchTrace& trace) {
   if (!trace.preempted.empty() || !trace.cancelled.empty()) return false;
@@ -53,6 +47,7 @@ bool TimelinePredictor::FinishesAgree(const BatchTrace& trace) const {
 
 void TimelinePredictor::OnStep(const BatchTrace& trace) {
   follows_steps_ = true;
+  next_step_ = trace.step + 1;
   ++counters_.steps;
   Ticks predicted_end = 0;
   if (reach_valid_) {
@@ -82,6 +77,7 @@ void TimelinePredictor::Learn(const BatchTrace& step) {
 }
 
 void TimelinePredictor::Apply(const BatchTrace& trace) {
+  ++events_;
   for (RequestId id : trace.cancelled) {
     const uint32_t* slot = slots_.Find(id.value());
     if (slot != nullptr) {
@@ -129,8 +125,8 @@ void TimelinePredictor::Apply(const BatchTrace& trace) {
 
 void TimelinePredictor::NoteFirstToken(MirrorRequest& r, Instant at) {
   const Duration actual = Duration::Nanos(at.nanos() - r.ready_ns) + profile_.ttft_offset;
-  if (r.first_token >= 0) ttft_error_.Observe(Duration::Nanos(int64_t{r.first_token} << kOffsetBits), actual);
-  r.first_token = static_cast<int32_t>(std::clamp<int64_t>(actual.nanos() >> kOffsetBits, 0, INT32_MAX));
+  if (r.first_token >= 0) ttft_error_.Observe(DurationOfOffset(r.first_token), actual);
+  r.first_token = OffsetOf(actual);
 }
 
 void TimelinePredictor::ApplyPreemption(RequestId id) {
@@ -211,8 +207,7 @@ void TimelinePredictor::ApplyFinish(const BatchTrace::Finish& f, Instant at) {
     head_.zombie_kv += context + 1;
   }
   if (r.predicted_end >= 0 && f.reason != FinishReason::kAborted) {
-    e2e_error_.Observe(Duration::Nanos(int64_t{r.predicted_end} << kOffsetBits),
-                       Duration::Nanos(at.nanos() - r.ready_ns) + profile_.ttft_offset);
+    e2e_error_.Observe(DurationOfOffset(r.predicted_end), Duration::Nanos(at.nanos() - r.ready_ns) + profile_.ttft_offset);
   }
   Remove(slot);
 }
@@ -301,6 +296,7 @@ void TimelinePredictor::OnAggregate(const AggregateState& state, const BatchTrac
     }
     Learn(*step);
   }
+  ++events_;
   reach_valid_ = false;
   // The engine has taken in more than was believed.
   while (running() < state.running && waiting() > state.waiting) {

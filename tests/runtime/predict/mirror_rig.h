@@ -3,11 +3,13 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "runtime/base/check.h"
 #include "runtime/base/prng.h"
 #include "runtime/engine/emulated_engine.h"
 #include "runtime/predict/predictor.h"
