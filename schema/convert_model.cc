@@ -95,6 +95,7 @@ void Write(const Prediction& in, wire::Prediction::Builder out) {
   out.setTtftP90Ns(in.ttft_p90.nanos());
   out.setE2eNs(in.e2e.nanos());
   out.setE2eP90Ns(in.e2e_p90.nanos());
+  out.setE2eAloneNs(in.e2e_alone.nanos());
   if (in.tpot) WriteOptional(in.tpot, out.initTpotNs());
   out.setLongestGapNs(in.longest_gap.nanos());
   out.setSloViolation(in.slo_violation);
@@ -121,6 +122,7 @@ Prediction Read(wire::Prediction::Reader in, const DecodeLimits& limits) {
   out.ttft_p90 = NotNegativeDuration(in.getTtftP90Ns(), "prediction.ttft_p90: >= 0");
   out.e2e = NotNegativeDuration(in.getE2eNs(), "prediction.e2e: >= 0");
   out.e2e_p90 = NotNegativeDuration(in.getE2eP90Ns(), "prediction.e2e_p90: >= 0");
+  out.e2e_alone = NotNegativeDuration(in.getE2eAloneNs(), "prediction.e2e_alone: >= 0");
   if (const auto tpot = ReadOptional(in.getTpotNs(), "prediction.tpot: absent or >= 0")) out.tpot = Duration::Nanos(*tpot);
   out.longest_gap = NotNegativeDuration(in.getLongestGapNs(), "prediction.longest_gap: >= 0");
   out.slo_violation = Number(in.getSloViolation(), "prediction.slo_violation: a number");

@@ -35,6 +35,7 @@ struct Prediction {
   Duration e2e;  // p50, from `now` to the last output token
   Duration e2e_p90;
   std::optional<Duration> tpot;    // absent for an output of one token
+  Duration e2e_alone;              // as e2e (p50), with nobody coming after it: what a marginal cost is reckoned from
   Duration longest_gap;            // longest gap expected between two of its tokens
   double slo_violation = 0;        // P(TTFT or TPOT target missed), 0..1
   Duration externality;            // sum over the others there of the delay that this request adds to their ends

@@ -329,6 +329,7 @@ Prediction PatternPredictor::Predict(const PredictQuery& query, Instant now) {
                             profile_.limits.block_size;
   out.kv_headroom = BlockCount(static_cast<int64_t>(std::floor(least_free)));
   out.ttft_p90 = Duration::FromSeconds(out.ttft.seconds() * ttft_error_.factor_p90());
+  out.e2e_alone = out.e2e;
   out.e2e_p90 = Duration::FromSeconds(out.e2e.seconds() * e2e_error_.factor_p90());
   const double ttft_miss = ttft_error_.Exceeds(out.ttft.seconds(), query.slo.ttft.seconds());
   const double tpot_miss = out.tpot ? e2e_error_.Exceeds(out.tpot->seconds(), query.slo.tpot.seconds()) : 0.0;

@@ -290,7 +290,7 @@ Prediction ReferencePredictor::Predict(const PredictQuery& query, Instant now) {
   p.predictor = PredictorKind::kReference;
   const Instant end = with.end.value_or(at);
   p.ttft = with.first.value_or(end) - now + profile_.ttft_offset;
-  p.e2e = end - now + profile_.ttft_offset;
+  p.e2e = p.e2e_alone = end - now + profile_.ttft_offset;
   if (r.expected_output > 1) p.tpot = Duration::Nanos((p.e2e - p.ttft).nanos() / (r.expected_output - 1));
   p.longest_gap = p.tpot.value_or(Duration());
   if (without != nullptr) {

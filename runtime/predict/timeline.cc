@@ -139,7 +139,8 @@ void TimelinePredictor::Fill(const TimelineTrack& track, const PredictQuery& que
   const Duration lead = Duration::Nanos(head_ns_ - now.nanos()) + profile_.ttft_offset;
   p.predictor = PredictorKind::kTimeline;
   p.ttft = DurationOf(track.first) + lead;
-  p.e2e = DurationOf(track.end + track.drag) + lead;
+  p.e2e_alone = DurationOf(track.end) + lead;
+  p.e2e = p.e2e_alone + DurationOf(track.drag);
   p.ttft_p90 = Duration::FromSeconds(p.ttft.seconds() * ttft_error_.factor_p90());
   const int64_t gaps = asked.total - 1;
   Duration decode = p.e2e - p.ttft;

@@ -427,7 +427,8 @@ bool TimelineSim::Execute(TimelineTrack* track, int64_t most_steps) {
 
 void TimelineSim::OtherEnded(Slot slot, TimelineTrack& track) {
   track.others_lost += track.lost;
-  if (w_.judge != nullptr) track.others_violations += w_.judge->ViolationAdded(slot, s_.time + track.drag - track.lost, track.lost);
+  if (w_.judge != nullptr)
+    track.others_violations += w_.judge->ViolationAdded(slot, s_.time + track.drag - track.lost, track.lost);
 }
 
 // Everybody still there ends later by what was lost so far; when, is taken at the present pace.
@@ -436,9 +437,6 @@ void TimelineSim::TrackEnded(TimelineTrack& track) {
   if (!track.others) return;
   const auto others = static_cast<int64_t>(s_.running() + static_cast<int32_t>(s_.requeued.size()));
   track.others_lost += track.lost * others;
-  // Those who come meanwhile lose as well: on average half of it, coming evenly over the stay.
-  const double coming = w_.arrivals.per_tick * static_cast<double>(s_.time + track.drag - track.asked);
-  track.others_lost += static_cast<Ticks>(0.5 * coming * static_cast<double>(track.lost));
   if (w_.judge == nullptr || track.lost == 0 || s_.decoding() == 0) return;
   const Ticks pace = w_.clock->Decode(s_.decoding(), s_.kv).Sum(s_.kv, 1);
   for (size_t i = s_.front; i < s_.decodes.size(); ++i) {

@@ -89,6 +89,7 @@ Prediction RandomPrediction(Prng& p) {
   r.ttft_p90 = Length(p);
   r.e2e = Length(p);
   r.e2e_p90 = Length(p);
+  r.e2e_alone = Length(p);
   if (Flag(p)) r.tpot = Length(p);
   r.longest_gap = Length(p);
   r.slo_violation = Real(p);

@@ -75,7 +75,7 @@ class CheckingMirror final : public Predictor {
     Prediction p;
     const auto load = static_cast<int64_t>(reserved_.size() + waiting_.size() + running_.size());
     p.ttft = p.ttft_p90 = Duration::Millis(20 + 10 * load);
-    p.e2e = p.e2e_p90 = Duration::Millis(20 + 20 * load + q.expected_output.value());
+    p.e2e = p.e2e_alone = p.e2e_p90 = Duration::Millis(20 + 20 * load + q.expected_output.value());
     return p;
   }
   int32_t waiting() const override { return static_cast<int32_t>(reserved_.size() + waiting_.size()); }

@@ -134,10 +134,11 @@ TEST(PolicyTest, PredictivePoliciesReadTheirOwnGoal) {
   Chooser s;
   auto c = Candidates(3);
   Prediction fast_first, fast_end, kind_to_others;
-  fast_first.ttft = Duration::Millis(10), fast_first.e2e = Duration::Millis(900),
+  fast_first.ttft = Duration::Millis(10), fast_first.e2e = fast_first.e2e_alone = Duration::Millis(900),
   fast_first.externality = Duration::Millis(500);
-  fast_end.ttft = Duration::Millis(80), fast_end.e2e = Duration::Millis(400), fast_end.externality = Duration::Millis(900);
-  kind_to_others.ttft = Duration::Millis(60), kind_to_others.e2e = Duration::Millis(600);
+  fast_end.ttft = Duration::Millis(80), fast_end.e2e = fast_end.e2e_alone = Duration::Millis(400),
+  fast_end.externality = Duration::Millis(900);
+  kind_to_others.ttft = Duration::Millis(60), kind_to_others.e2e = kind_to_others.e2e_alone = Duration::Millis(600);
   c[0].prediction = &fast_first, c[1].prediction = &fast_end, c[2].prediction = &kind_to_others;
   EXPECT_EQ(s.Pick("min_ttft", c), 0);
   EXPECT_EQ(s.Pick("min_e2e", c), 1);
@@ -153,8 +154,8 @@ TEST(PolicyTest, TheSloGuardExcludesACandidateWhoseTtftIsFarBehindTheBest) {
   Chooser s;
   auto c = Candidates(2);
   Prediction near, starved;
-  near.ttft = Duration::Millis(100), near.e2e = Duration::Seconds(2), near.slo_violation = 1;
-  starved.ttft = Duration::Seconds(3), starved.e2e = Duration::Seconds(4), starved.slo_violation = 0;
+  near.ttft = Duration::Millis(100), near.e2e = near.e2e_alone = Duration::Seconds(2), near.slo_violation = 1;
+  starved.ttft = Duration::Seconds(3), starved.e2e = starved.e2e_alone = Duration::Seconds(4), starved.slo_violation = 0;
   c[0].prediction = &near, c[1].prediction = &starved;
   EXPECT_EQ(s.Pick("slo", c), 0);
 }

@@ -52,7 +52,7 @@ Prediction E2e(uint32_t instance, int64_t ms, uint64_t reservations = 0) {
   Prediction p;
   p.instance = InstanceId(instance);
   p.ttft = p.ttft_p90 = Duration::Millis(ms / 2);
-  p.e2e = p.e2e_p90 = Duration::Millis(ms);
+  p.e2e = p.e2e_alone = p.e2e_p90 = Duration::Millis(ms);
   p.versions = {7, reservations};
   return p;
 }
