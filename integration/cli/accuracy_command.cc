@@ -1,16 +1,19 @@
 // `foretoken accuracy`: a real measured run replayed through the full-fidelity engine; prints how far the predicted TTFT, TPOT
-// and E2E of each request are from what was measured.
+// and E2E of each request are from what was measured. With --predictors: how far each predictor is, asked at each arrival.
 #include <CLI/CLI.hpp>
 #include <boost/json.hpp>
 #include <cstdio>
 #include <filesystem>
 #include <iostream>
 #include <memory>
+#include <optional>
 #include <string>
+#include <utility>
 
 #include "configs/step_table.h"
 #include "integration/accuracy/measured_run.h"
 #include "integration/accuracy/replay.h"
+#include "integration/cli/accuracy_predictors.h"
 #include "integration/cli/commands.h"
 #include "integration/tables/csv.h"
 #include "integration/tables/silicon.h"
@@ -24,6 +27,7 @@ struct Arguments {
   int64_t calibrate_first = 0;
   int64_t kv_blocks = 0;
   double host_overhead_ms = -1;  // < 0: by the kind of table
+  bool predictors = false;
   bool json = false;
 };
 
@@ -34,10 +38,11 @@ int Fail(int code, const std::string& message) {
 
 void Assume(const std::string& what) { std::cerr << "assumed: " << what << "\n"; }
 
-// The law of --table, and what an instance adds to it.
-Result<accuracy::StepCost> LoadCost(const Arguments& args) {
+// The law of --table, and what an instance adds to it; `by_shape` is set to the law of a step as its shape tells it.
+Result<accuracy::StepCost> LoadCost(const Arguments& args, std::shared_ptr<const StepTimeLaw>& by_shape) {
   accuracy::StepCost cost;
   double overhead_ms = args.host_overhead_ms;
+  if (args.table.empty()) return Error{"--table is required"};
   if (std::filesystem::is_directory(args.table)) {
     const Result<tables::VllmProfile> profile = tables::ReadVllmProfile(args.table, args.model_shape);
     if (!profile.ok()) return profile.error();
@@ -46,6 +51,7 @@ Result<accuracy::StepCost> LoadCost(const Arguments& args) {
     if (!law.ok()) return Error{args.table + ": " + law.error().message};
     auto shared = std::make_shared<const ProfileStepLaw>(std::move(*law));
     cost.nanos = [shared](const StepComposition& step) { return shared->NanosOf(step); };
+    by_shape = shared;
     if (overhead_ms < 0) {
       overhead_ms = 0;
       Assume("no host time between steps: asynchronous scheduling hides it (--host-overhead-ms)");
@@ -67,6 +73,7 @@ Result<accuracy::StepCost> LoadCost(const Arguments& args) {
     if (!table.ok()) return table.error();
     auto shared = std::make_shared<const StepTimeTable>(std::move(*table));
     cost.nanos = [shared](const StepComposition& step) { return shared->NanosOf(step.Shape()); };
+    by_shape = shared;
     if (overhead_ms < 0) {
       overhead_ms = shared->Note("not_contained").has_value() ? 1.0 : 0.0;
       if (overhead_ms > 0) Assume("host overhead of 1 ms per step: the table says that it contains none (--host-overhead-ms)");
@@ -85,7 +92,21 @@ void Print(const char* name, const accuracy::MetricError& e) {
               100 * e.p99_error);
 }
 
+int RunPredictors(const Arguments& args) {
+  PredictorAccuracyRequest request{args.truth, std::nullopt, args.kv_blocks, args.json};
+  if (args.calibrate_first > 0) return Fail(kExitUsage, "--calibrate-first: not with --predictors, which see no later request");
+  if (!args.table.empty()) {
+    StepTimeModel model;
+    const Result<accuracy::StepCost> cost = LoadCost(args, model.law);
+    if (!cost.ok()) return Fail(kExitUsage, cost.error().message);
+    model.host_overhead = cost->host_overhead;
+    request.table = std::move(model);
+  }
+  return RunPredictorAccuracy(request);
+}
+
 int RunAccuracy(const Arguments& args) {
+  if (args.predictors) return RunPredictors(args);
   const Result<accuracy::MeasuredRun> run = accuracy::ReadMeasuredRun(args.truth, args.kv_blocks);
   if (!run.ok()) return Fail(kExitUsage, run.error().message);
   for (const std::string& a : run->assumptions) Assume(a);
@@ -94,7 +115,8 @@ int RunAccuracy(const Arguments& args) {
     return Fail(kExitUsage, "--calibrate-first " + std::to_string(skip) + ": the run has " +
                                 std::to_string(run->requests.size()) + " requests; some must remain");
   }
-  Result<accuracy::StepCost> cost = LoadCost(args);
+  std::shared_ptr<const StepTimeLaw> law;
+  Result<accuracy::StepCost> cost = LoadCost(args, law);
   if (!cost.ok()) return Fail(kExitUsage, cost.error().message);
   double factor = 1;
   if (skip > 0) {
@@ -128,8 +150,9 @@ int RunAccuracy(const Arguments& args) {
 void AddAccuracyCommand(CLI::App& app, int& exit_code) {
   auto args = std::make_shared<Arguments>();
   CLI::App* c = app.add_subcommand("accuracy", "Replay a real measured run and print the prediction errors per metric");
-  c->add_option("--truth", args->truth, "Directory of the measured run: requests.jsonl, meta.json")->required();
-  c->add_option("--table", args->table, "Step times: a table's CSV file or a vllm-profile directory")->required();
+  c->add_option("--truth", args->truth, "Directory of the measured run: requests.jsonl and meta.json, or steps_*.jsonl.gz")
+      ->required();
+  c->add_option("--table", args->table, "Step times: a table's CSV file or a vllm-profile directory");
   c->add_option("--calibrate-first", args->calibrate_first, "Fit one factor to the first N requests; report the others only")
       ->check(CLI::NonNegativeNumber);
   c->add_option("--kv-blocks", args->kv_blocks,
@@ -139,11 +162,13 @@ void AddAccuracyCommand(CLI::App& app, int& exit_code) {
   c->add_option("--host-overhead-ms", args->host_overhead_ms,
                 "Host time per step (default: 0 for a profile, 1 for a table that contains none)")
       ->check(CLI::NonNegativeNumber);
+  c->add_flag("--predictors", args->predictors, "Ask the four predictors at each arrival instead");
   c->add_flag("--json", args->json, "One JSON object on stdout");
   c->footer(
       "Measured TTFT and E2E count from a = arrival_time + min over requests(queued_ts - arrival_time).\n"
       "Example:\n"
-      "  foretoken accuracy --truth runs/rtx4090 --table profiles/vllm-rtx4090 --calibrate-first 30 --json");
+      "  foretoken accuracy --truth runs/rtx4090 --table profiles/vllm-rtx4090 --calibrate-first 30 --json\n"
+      "  foretoken accuracy --truth runs/vllm-cpu-live --predictors");
   c->callback([args, &exit_code] { exit_code = RunAccuracy(*args); });
 }
 
