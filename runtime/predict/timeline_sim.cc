@@ -465,8 +465,78 @@ void TimelineSim::NoteFree(TimelineTrack& track) {
   track.least_free_tokens = std::min(track.least_free_tokens, usable_tokens_ - UsedTokensAtMost());
 }
 
+// The common course of a deep queue in one go: decodes run to the next end, those that it makes room for join with their whole
+// prompts, and that step is executed. Does what Admit, Execute and Begin would do; leaves the state between two steps. False:
+// something rarer comes next, and nothing (more) was done.
+bool TimelineSim::Cycle() {
+  if (!s_.prefills.empty() || !s_.requeued.empty() || s_.preempted || s_.decoding() != w_.most_seqs) return false;
+  const int64_t n = s_.decoding();
+  const int64_t m = s_.decodes[s_.front].finish - s_.step + 1;
+  const StepClock::Piece& piece = w_.clock->Decode(n, s_.kv);
+  int64_t at_most = UsedTokensAtMost() + n * (m - 1);
+  if (at_most > usable_tokens_ || s_.cursor >= w_.waiting_size || piece.StepsWithin(s_.kv, m) < m) return false;
+  s_.peak_tokens = std::max(s_.peak_tokens, at_most);
+  const Ticks d = piece.Sum(s_.kv, m);
+  s_.prev_time = s_.time + d - piece.Sum(s_.kv + n * (m - 1), 1);
+  s_.time += d;
+  s_.tokens_taken += n * m;
+  s_.kv += n * m;
+  s_.step += static_cast<int32_t>(m);
+  FinishDecodes<false>(nullptr);
+
+  // Who joins; if one of them is not simple, whoever called composes the step.
+  int32_t budget = limits_.max_num_batched_tokens - s_.decoding();
+  int64_t chunk_ctx = 0, chunk_tokens = 0;
+  at_most = UsedTokensAtMost() + (w_.watermark + 1) * limits_.block_size;
+  uint32_t end = s_.cursor;
+  for (int32_t room = w_.most_seqs - s_.decoding(); room > 0 && end < w_.waiting_size; --room, ++end) {
+    const Slot slot = w_.waiting[end];
+    const MirrorRequest& r = w_.requests[slot];
+    if (s_.time < w_.latest_ready && ReadyAt(slot) > s_.time) break;
+    const int32_t target = r.prompt + r.progress, chunk = target - r.computed;
+    at_most += target + limits_.block_size;
+    if (chunk > budget || at_most > usable_tokens_) return true;
+    budget -= chunk;
+    chunk_tokens += chunk;
+    chunk_ctx += static_cast<int64_t>(chunk) * r.computed;
+  }
+  // With the last of the queue others may still join its step.
+  if (end == s_.cursor || end == w_.waiting_size) return true;
+  s_.peak_tokens = std::max(s_.peak_tokens, at_most);
+  CyclePrefill(end, chunk_tokens, chunk_ctx);
+  return true;
+}
+
+// The step in which the waiting up to `end` compute their prompts.
+void TimelineSim::CyclePrefill(uint32_t end, int64_t chunk_tokens, int64_t chunk_ctx) {
+  const int64_t decodes = s_.decoding();
+  const int64_t ctx = chunk_ctx > 0 ? (chunk_ctx + chunk_tokens / 2) / chunk_tokens : 0;
+  const Ticks d = w_.clock->Mixed({chunk_tokens, ctx, decodes, s_.kv});
+  s_.prev_time = s_.time;
+  s_.time += d;
+  s_.tokens_taken += decodes + chunk_tokens;
+  s_.kv += decodes;
+  ++s_.step;
+  FinishDecodes<false>(nullptr);
+  for (; s_.cursor < end; ++s_.cursor) {
+    const Slot slot = w_.waiting[s_.cursor];
+    const MirrorRequest& r = w_.requests[slot];
+    const int32_t generated = r.progress + 1;
+    const uint32_t admit = s_.next_admit++;
+    if (generated >= r.total) continue;
+    InsertDecode(s_, {s_.step + (r.total - generated) - 1, r.prompt + generated - s_.step, slot, admit});
+    s_.kv += r.prompt + generated;
+  }
+}
+
 void TimelineSim::RunUntilQueueEmpty() {
+  // An asynchronous engine's ended requests keep their place for a step, and a threshold cuts prompts: not that simple.
+  const bool simple = !limits_.async_scheduling && limits_.long_prefill_token_threshold == 0;
   for (;;) {
+    if (simple && Cycle()) {
+      while (Cycle()) {}
+      Begin();
+    }
     Admit();
     if (blocked_ == Block::kEmpty || !Execute(nullptr)) return;
     Begin();

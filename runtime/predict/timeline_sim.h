@@ -186,6 +186,8 @@ class TimelineSim {
   bool Fits(int64_t tokens, int64_t blocks);
   void GiveChunks();
   void Join(const Candidate& c, int32_t chunk);
+  bool Cycle();
+  void CyclePrefill(uint32_t end, int64_t chunk_tokens, int64_t chunk_ctx);
   void FreeShortage();
   void PreemptLast();
   template <bool kTracked>
