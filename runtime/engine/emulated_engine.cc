@@ -83,6 +83,7 @@ class LoopedEngine final : public EmulatedEngine {
   bool InboxEmpty() const { return inbox_head_ == inbox_.size(); }
   const Flying& Oldest() const { return flying_[first_]; }
   void Post(Message m);
+  void AddInboxTo(Snapshot& snapshot) const;
   void TakeIn(EngineSink& sink);
   void TakeAborts();
   void AbortNow(RequestId request);
@@ -297,6 +298,24 @@ void LoopedEngine::RunUntil(Instant until, EngineSink& sink) {
   ran_to_ = std::max(ran_to_, until);
 }
 
+// Requests that came while a batch runs wait here until the next one is composed: its engine has them, so they are in its state.
+void LoopedEngine::AddInboxTo(Snapshot& snapshot) const {
+  for (size_t i = inbox_head_; i < inbox_.size() && inbox_[i].at <= ran_to_; ++i) {
+    const EngineRequest& q = inbox_[i].request;
+    bool stays = inbox_[i].is_request && !Refusal(q);
+    for (size_t k = i + 1; stays && k < inbox_.size(); ++k) stays = inbox_[k].is_request || inbox_[k].request.id != q.id;
+    if (!stays) continue;
+    snapshot.waiting.push_back({q.id, static_cast<int32_t>(q.prompt_tokens), 0, 0, 0});
+    if (!snapshot.exact) continue;
+    snapshot.exact->requests.emplace_back();
+    Snapshot::RequestBlocks& blocks = snapshot.exact->requests.back();
+    blocks.request = q.id;
+    blocks.priority = q.priority;
+    blocks.max_tokens = q.max_tokens;
+    blocks.arrival = Instant() + Duration::FromSeconds(q.arrival_key);
+  }
+}
+
 Snapshot LoopedEngine::TakeSnapshot(bool exact) const {
   Snapshot snapshot = core_->TakeSnapshot(exact);
   snapshot.as_of = ran_to_;
@@ -308,6 +327,7 @@ Snapshot LoopedEngine::TakeSnapshot(bool exact) const {
       snapshot.exact->in_flight[i].start = f.start;
     }
   }
+  AddInboxTo(snapshot);
   return snapshot;
 }
 

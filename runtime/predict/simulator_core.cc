@@ -97,9 +97,22 @@ void SimulatorCore::ApplySnapshot(const Snapshot& snapshot) {
     for (const Snapshot::Request& r : *list) Confirm(r.request);
   std::vector<Reservation> pending;
   for (const Unconfirmed& u : unconfirmed_) pending.push_back(u.reservation);
+  if (options_.level == SyncLevel::kFull) ForgetEnded(snapshot);
   predictor_->OnSnapshot(snapshot, snapshot.as_of, pending);
   last_progress_ = now_;
   Progress(snapshot.as_of);
+}
+
+// Those that the engine had confirmed and no longer has ended in a message that the snapshot stands in for.
+void SimulatorCore::ForgetEnded(const Snapshot& snapshot) {
+  IdMap<uint32_t> live;
+  const auto keep = [&](RequestId r) {
+    if (const uint32_t* c = length_class_.Find(r.value())) live.Insert(r.value(), *c);
+  };
+  for (const auto* list : {&snapshot.running, &snapshot.waiting})
+    for (const Snapshot::Request& r : *list) keep(r.request);
+  for (const Unconfirmed& u : unconfirmed_) keep(u.reservation.request);
+  length_class_ = std::move(live);
 }
 
 void SimulatorCore::EpochChanged() {

@@ -111,6 +111,7 @@ class SimulatorCore {
   const SimulatorCounters& counters() const { return counters_; }
   const DriftCounters& drift() const { return drift_; }
   size_t unconfirmed() const { return unconfirmed_.size(); }
+  size_t assigned() const { return length_class_.size(); }  // requests assigned here and not known to have ended
 
  private:
   using Stream = Sequencer<StreamMessage>;
@@ -124,6 +125,7 @@ class SimulatorCore {
   void Apply(StreamMessage& message);
   void ApplyStep(const BatchTrace& trace);
   void ApplySnapshot(const Snapshot& snapshot);
+  void ForgetEnded(const Snapshot& snapshot);
   void EpochChanged();
   bool Confirm(RequestId request);
   void ExpireReservations(Instant now);

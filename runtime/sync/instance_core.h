@@ -55,6 +55,7 @@ class InstanceCore final : private EngineSink {
   // Work done before the latest restart included.
   EmulatedEngine::Counters counters() const;
   Epoch epoch() const { return epoch_; }
+  size_t held() const { return held_.size(); }  // requests dispatched here and not ended
   bool up(Instant now) const { return now >= down_until_; }
 
  private:
