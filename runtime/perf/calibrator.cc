@@ -74,7 +74,7 @@ void Calibrator::Add(Sums& s, const Sample& x) const {
   if (x.share <= 0) return;
   const double decay = 1 - (1 - options_.forgetting) * x.robust * x.share;
   for (double* sum : {&s.n, &s.tt, &s.t, &s.one, &s.ty, &s.y, &s.mean_t}) *sum *= decay;
-  const double t = x.share * x.law_ns / x.measured_ns, one = x.share / x.measured_ns;
+  const double t = x.share * x.law_ns / x.unit_ns, one = x.share / x.unit_ns;
   s.n += x.robust * x.share;
   s.tt += x.robust * t * t;
   s.t += x.robust * t * one;
@@ -115,19 +115,22 @@ void Calibrator::Observe(const StepShape& shape, Duration measured) {
   const Place place = PlaceOf(shape);
   const size_t knot[2] = {place.knot, place.knot + 1};
   const double share[2] = {1 - place.upper, place.upper};
-  double part[2];  // what each knot adds to the present prediction, relative to the measured time
+  double part[2];  // what each knot adds to the present prediction
   for (size_t i = 0; i < 2; ++i) {
     const Correction& c = current_[kind][knot[i]];
-    part[i] = share[i] * (c.factor * law_ns + c.overhead_ns) / measured_ns;
+    part[i] = share[i] * (c.factor * law_ns + c.overhead_ns);
   }
-  const double error = std::abs(part[0] + part[1] - 1);
+  // Errors count relative to the prediction. Relative to the measured time they would pull it below the mean (a third too low
+  // on steps that vary by half), and an end of many steps is the sum of their means.
+  const double predicted_ns = part[0] + part[1];
+  const double error = std::abs(measured_ns / predicted_ns - 1);
   const double robust = std::min(1.0, kOutlierSpreads * spread_ / std::max(error, 1e-12));
   // A regime's first steps may be far off for good reason: they widen the spread.
   spread_ = std::max(kLeastSpread, kSpreadMemory * spread_ + (1 - kSpreadMemory) * std::min(error, 2.0));
-  Add(all_, {law_ns, measured_ns, 1, 1, robust});
+  Add(all_, {law_ns, predicted_ns, 1, measured_ns / predicted_ns, robust});
   const double mean_factor = std::clamp(all_.ty / all_.tt, kLowestFactor, kHighestFactor);
   for (size_t i = 0; i < 2; ++i) {  // each knot explains what the other leaves
-    Add(sums_[kind][knot[i]], {law_ns, measured_ns, share[i], 1 - part[1 - i], robust});
+    Add(sums_[kind][knot[i]], {law_ns, predicted_ns, share[i], (measured_ns - part[1 - i]) / predicted_ns, robust});
   }
   for (size_t k = 0; k < 2; ++k) {
     for (size_t i = 0; i < kKnots; ++i) current_[k][i] = Solve(sums_[k][i], mean_factor);

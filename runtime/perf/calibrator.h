@@ -1,7 +1,8 @@
 // Calibrator: corrects a step-time law online from the durations that an engine reports. Per regime (pure decode by batch size,
 // mixed by prompt tokens; knots at powers of two, linear between them) it fits factor and overhead,
 //   corrected = factor * law + overhead,
-// by least squares of relative errors with exponential forgetting; a step far off counts less, so that a stall does not move it.
+// by least squares of errors relative to the prediction (so that it meets the mean of steps that vary) with exponential
+// forgetting; a step far off counts less, so that a stall does not move it.
 // Guarantees: factor 0.25..4, overhead 0..the law's typical time in the regime; a regime without observations follows the mean
 // of all; memory is constant; the laws it hands out are immutable and equal for equal version(). Not thread-safe.
 #pragma once
@@ -39,7 +40,7 @@ class Calibrator {
   static constexpr size_t kKnots = 16;  // 1, 2, 4, ... 32,768 sequences or tokens
 
  private:
-  // Decayed sums of a weighted regression of 1 on (law / measured, 1 ns / measured).
+  // Decayed sums of a weighted regression of measured / unit on (law / unit, 1 ns / unit); the unit is what was predicted.
   struct Sums {
     double n = 0, tt = 0, t = 0, one = 0, ty = 0, y = 0, mean_t = 0;
   };
@@ -51,9 +52,9 @@ class Calibrator {
 
   // One observation as one knot sees it.
   struct Sample {
-    double law_ns = 0, measured_ns = 0;
+    double law_ns = 0, unit_ns = 0;
     double share = 1;   // the knot's weight in the prediction, 0..1
-    double target = 1;  // what it should add, relative to the measured time
+    double target = 1;  // what it should add, in units
     double robust = 1;  // weight, less for outliers
   };
   void Add(Sums& sums, const Sample& sample) const;

@@ -117,6 +117,25 @@ TEST(CalibratorTest, AStallOrAGlitchMovesNothingMuch) {
   EXPECT_NEAR(stalled.law()->NanosOf(last) / calm.law()->NanosOf(last), 1, 0.02);
 }
 
+// What a request waits for is a sum of steps: a law that met their median or less would be short on every one of them.
+TEST(CalibratorTest, MeetsTheMeanOfStepsThatVaryByAThird) {
+  const auto table = Table("h100-llama-3.1-8b");
+  for (uint64_t seed = 1; seed <= 5; ++seed) {
+    Calibrator calibrator(table);
+    Load load(seed);
+    Prng noise(seed + 1);
+    double predicted = 0, measured = 0;
+    for (int i = 0; i < 4000; ++i) {
+      const StepShape s = load.Next();
+      const double ns = table->NanosOf(s) * std::exp(0.33 * noise.Normal() - 0.33 * 0.33 / 2);
+      if (i >= 1000) predicted += calibrator.law()->NanosOf(s), measured += ns;
+      calibrator.Observe(s, Duration::FromNanos(ns));
+    }
+    std::printf("seed %llu: bias %+.1f %%\n", static_cast<unsigned long long>(seed), 100 * (predicted / measured - 1));
+    EXPECT_NEAR(predicted / measured, 1, 0.04);
+  }
+}
+
 TEST(CalibratorTest, AnswersChangeOnlyWithTheVersionAndStayBounded) {
   const auto table = Table("h100-llama-3.1-8b");
   Calibrator calibrator(table);
