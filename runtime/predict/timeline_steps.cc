@@ -255,6 +255,7 @@ void TimelinePredictor::AdvanceTo(Instant now) {
   for (;;) {
     const TimelineSim::World world = WorldNow();
     work_.CopyFrom(head_);
+    work_.cursor = waiting_front_;
     TimelineSim sim(world, work_);
     if (!sim.ComposeNext()) return;
     const Ticks end = work_.time + sim.StepDuration();
@@ -280,6 +281,7 @@ void TimelinePredictor::OnAggregate(const AggregateState& state, const BatchTrac
   } else {
     const TimelineSim::World world = WorldNow();
     work_.CopyFrom(head_);
+    work_.cursor = waiting_front_;
     TimelineSim sim(world, work_);
     if (sim.ComposeNext()) {
       BatchTrace trace;
