@@ -104,6 +104,7 @@ Result<PredictionScore> ScorePredictions(const PredictionRun& run, const Predict
   profile.limits = run.limits;
   profile.step_time = setup.step_time;
   profile.calibrate = setup.calibrate;
+  profile.expected_arrivals = setup.expected_arrivals;
   Result<std::unique_ptr<Predictor>> predictor = MakePredictor(setup.predictor, std::move(profile), lengths->get());
   if (!predictor.ok()) return predictor.error();
   Mirror mirror(setup, std::move(*lengths), std::move(*predictor));

@@ -29,7 +29,8 @@ struct PredictionSetup {
   StepTimeModel step_time;  // what the predictor starts from
   bool calibrate = false;   // corrected online from the steps seen so far
   LengthKnowledge lengths = LengthKnowledge::kLearned;
-  uint64_t seed = 1;  // of the quantile drawn per request
+  bool expected_arrivals = false;  // timeline: what was lately assigned goes on to come
+  uint64_t seed = 1;               // of the quantile drawn per request
 };
 
 // Relative errors as fractions. Bias: sum of predicted / sum of actual - 1. Coverage: the share of requests whose actual value was

@@ -30,10 +30,16 @@ using accuracy::PredictionScore;
 // step law). Nothing here comes from a recording.
 constexpr AffineStepTime::Coefficients kGeneric{6.5e6, 45e3, 20e3, 30};
 
-constexpr std::pair<PredictorKind, const char*> kPredictors[] = {{PredictorKind::kReference, "reference"},
-                                                                 {PredictorKind::kPattern, "pattern"},
-                                                                 {PredictorKind::kPatternReuse, "pattern_reuse"},
-                                                                 {PredictorKind::kTimeline, "timeline"}};
+struct Asked {
+  PredictorKind kind;
+  bool expected_arrivals;
+  const char* name;
+};
+constexpr Asked kPredictors[] = {{PredictorKind::kReference, false, "reference"},
+                                 {PredictorKind::kPattern, false, "pattern"},
+                                 {PredictorKind::kPatternReuse, false, "pattern_reuse"},
+                                 {PredictorKind::kTimeline, false, "timeline"},
+                                 {PredictorKind::kTimeline, true, "timeline, arrivals"}};
 
 // A step-time model that predictors start from, under the name that the report gives it.
 struct Believed {
@@ -159,11 +165,11 @@ void PrintMetric(const accuracy::MetricScore& m) {
 void Print(const Subject& s, const std::vector<Row>& rows) {
   std::printf("%s: %lld requests, %lld steps; errors and shares in per cent\n", s.name.c_str(),
               static_cast<long long>(s.run.requests), static_cast<long long>(s.run.steps));
-  std::printf("%-19s %-19s %-14s | %-43s | %s\n", "step time", "output length", "predictor", "TTFT: APE p50/p95/p99, bias, rank,",
+  std::printf("%-19s %-19s %-18s | %-43s | %s\n", "step time", "output length", "predictor", "TTFT: APE p50/p95/p99, bias, rank,",
               "E2E: the same");
-  std::printf("%-19s %-19s %-14s | %43s |\n", "", "", "", "covered by p50/p90");
+  std::printf("%-19s %-19s %-18s | %43s |\n", "", "", "", "covered by p50/p90");
   for (const Row& row : rows) {
-    std::printf("%-19s %-19s %-14s", row.step_time, std::string(accuracy::LengthKnowledgeName(row.lengths)).c_str(),
+    std::printf("%-19s %-19s %-18s", row.step_time, std::string(accuracy::LengthKnowledgeName(row.lengths)).c_str(),
                 row.predictor);
     PrintMetric(row.score.ttft);
     PrintMetric(row.score.e2e);
@@ -175,11 +181,11 @@ Result<std::vector<Row>> ScoreAll(const Subject& s) {
   std::vector<Row> rows;
   for (const Believed& believed : s.beliefs) {
     for (const LengthKnowledge lengths : s.lengths) {
-      for (const auto& [kind, name] : kPredictors) {
-        const Result<PredictionScore> score =
-            accuracy::ScorePredictions(s.run, {kind, believed.model, believed.calibrate, lengths, 1});
+      for (const Asked& asked : kPredictors) {
+        const Result<PredictionScore> score = accuracy::ScorePredictions(
+            s.run, {asked.kind, believed.model, believed.calibrate, lengths, asked.expected_arrivals, 1});
         if (!score.ok()) return score.error();
-        rows.push_back({name, believed.name, lengths, *score});
+        rows.push_back({asked.name, believed.name, lengths, *score});
       }
     }
   }
