@@ -41,6 +41,23 @@ class ForkSink final : public EngineSink {
   RequestId tracked_;
 };
 
+// What was generated counts as prompt from here on: the segments, where they are known, have to say so too.
+void FitTo(int64_t prompt_tokens, RequestId id, std::vector<PromptSegment>& segments) {
+  if (segments.empty()) return;
+  int64_t listed = 0;
+  for (const PromptSegment& segment : segments) listed += segment.length.value();
+  for (; listed > prompt_tokens; segments.pop_back()) {
+    const int64_t kept = prompt_tokens - (listed - segments.back().length.value());
+    listed -= segments.back().length.value();
+    if (kept <= 0) continue;
+    segments.back().length = TokenCount(kept);
+    return;
+  }
+  if (listed == prompt_tokens) return;
+  if (segments.empty() || segments.back().content != OutputContent(id)) segments.push_back({OutputContent(id), TokenCount(0)});
+  segments.back().length = TokenCount(segments.back().length.value() + prompt_tokens - listed);
+}
+
 }  // namespace
 
 // The model, except for the step whose real duration is known when the mirror composes it.
@@ -220,6 +237,7 @@ void ReferencePredictor::Continue(const Known& known, Instant at) {
       lengths_ != nullptr ? lengths_->Total(known.length, TokenCount(generated)).value() : generated + generated / 2;
   next.request.id = RequestId(kContinued | ++continued_);
   next.request.prompt_tokens += generated;
+  FitTo(next.request.prompt_tokens, next.request.id, next.request.segments);
   next.request.output_tokens = std::clamp<int64_t>(total - generated, 1, room - 1);
   if (!profile_.limits.stop_at_eos) next.request.max_tokens = next.request.output_tokens;
   inbox_.insert(inbox_.begin(), {at, true, next.request});
@@ -251,6 +269,7 @@ void ReferencePredictor::OnSnapshot(const Snapshot& snapshot, Instant as_of, con
     k.length.request = s.request;
     k.request.prompt_tokens = s.prompt_tokens + s.generated_tokens;
     k.request.output_tokens = total - s.generated_tokens;
+    FitTo(k.request.prompt_tokens, s.request, k.request.segments);
     k.request.max_tokens = profile_.limits.stop_at_eos ? profile_.limits.max_model_len : k.request.output_tokens;
     inbox_.push_back({as_of, true, k.request});
     known_.Insert(s.request.value(), std::move(k));
