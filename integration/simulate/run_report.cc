@@ -204,8 +204,9 @@ void PrintRun(const json::object& o, std::ostream& out) {
   out << std::setprecision(0) << "  sync (" << o.at("sync_level").as_string().c_str() << "): " << Number(s, "applied")
       << " applied, " << Number(s, "reordered") << " reordered, " << Number(s, "duplicate") << " duplicate, "
       << Number(s, "gap") << " gaps, " << Number(s, "resync") << " resyncs, " << Number(s, "lost") << " lost, "
-      << Number(s, "epoch_change") << " restarts\n"
-      << "  decision digest " << o.at("decision_digest").as_string().c_str() << "\n";
+      << Number(s, "epoch_change") << " restarts\n";
+  const json::value* digest = o.if_contains("decision_digest");
+  if (digest != nullptr && !digest->as_string().empty()) out << "  decision digest " << digest->as_string().c_str() << "\n";
 }
 
 Status WriteRequestsCsv(const std::string& path, const RunContext& context, const RunResult& result) {
