@@ -88,7 +88,7 @@ boost::json::object Quantiles(std::vector<Duration> d) {
 }
 
 int Report(const Arguments& a, const Topology& topology, const Trace& trace, const LiveResult& result) {
-  boost::json::object report = ReportRun({&topology, &trace, result.wall_seconds, ""}, result.run);
+  boost::json::object report = ReportRun({&topology, &trace, result.wall_seconds, "none: real time"}, result.run);
   report["decision_us"] = Quantiles(result.decision_latency);
   report["drained"] = result.drained;
   if (a.json) {
