@@ -30,13 +30,14 @@ void PatternPredictor::Learn(const BatchTrace& step) {
     Discard(counters_.by_calibration);
 }
 
-void PatternPredictor::OnEnqueue(const Reservation& r, Instant) {
+void PatternPredictor::OnEnqueue(const Reservation& r, Instant now) {
   Known k;
   k.prompt = static_cast<int32_t>(std::max<int64_t>(1, r.prompt_tokens));
   k.expected = static_cast<int32_t>(std::clamp<int64_t>(r.expected_output, 1, 1 << 30));
   const PrefixEstimator::Request prefix{r.request, k.prompt, k.expected, &r.segments};
   k.cached = prefixes_.ExpectedCached(prefix);
   if (!known_.Insert(r.request.value(), k)) return;
+  known_.Find(r.request.value())->forecast = errors_.ForecastOf(r.request, k.expected, now);
   prefixes_.Enter(prefix);
   ++waiting_;
   waiting_tokens_ += k.prompt - k.cached;
@@ -96,13 +97,14 @@ void PatternPredictor::OnStep(const BatchTrace& trace) {
     if (!c.samples) continue;
     Known* k = known_.Find(c.request.value());
     if (k == nullptr) {
-      known_.Insert(c.request.value(), {c.computed + c.tokens, 0, 1, -1});
+      known_.Insert(c.request.value(), {c.computed + c.tokens, 0, 1, -1, {}});
       k = known_.Find(c.request.value());
     } else if (k->started < 0) {
       waiting_ = std::max(0, waiting_ - 1);
       waiting_expected_ = std::max<int64_t>(0, waiting_expected_ - k->expected);
     }
     k->started = step_;
+    errors_.FirstToken(k->forecast, trace.end(), profile_.ttft_offset);
     ++running_;
     remaining_ += std::max(1, k->expected - 1);
     kv_tokens_ += k->prompt + 1;
@@ -123,7 +125,12 @@ void PatternPredictor::OnStep(const BatchTrace& trace) {
     waiting_tokens_ += k->prompt;
     waiting_expected_ += k->expected;
   }
-  for (const BatchTrace::Finish& f : trace.finished) Forget(f.request);
+  for (const BatchTrace::Finish& f : trace.finished) {
+    const Known* k = known_.Find(f.request.value());
+    if (k != nullptr && f.reason != FinishReason::kAborted)
+      errors_.Ended(k->forecast, f.output_tokens, trace.end(), profile_.ttft_offset);
+    Forget(f.request);
+  }
   if (waiting_ == 0) waiting_tokens_ = waiting_expected_ = 0;
   if (running_ == 0) remaining_ = kv_tokens_ = 0;
   if (trace.decode_kv_tokens > 0 && trace.finished.empty() && trace.chunks.empty()) kv_tokens_ = trace.decode_kv_tokens;
@@ -132,6 +139,8 @@ void PatternPredictor::OnStep(const BatchTrace& trace) {
     free_blocks_ = trace.free_blocks;
   }
   Learn(trace);
+  // Without a backlog its end is where the batch stands.
+  if (end_valid_ && waiting_ == 0) end_ = Start();
 }
 
 void PatternPredictor::OnAggregate(const AggregateState& state, const BatchTrace* step) {
@@ -175,7 +184,9 @@ void PatternPredictor::OnSnapshot(const Snapshot& s, Instant as_of, const std::v
     for (const Reservation& r : reservations) {
       if (r.request == id) expected = r.expected_output;
     }
-    return Known{prompt, 0, static_cast<int32_t>(std::max<int64_t>(expected, generated + 1)), -1};
+    Known k{prompt, 0, static_cast<int32_t>(std::max<int64_t>(expected, generated + 1)), -1, {}};
+    if (const Known* old = before.Find(id.value())) k.forecast = old->forecast;
+    return k;
   };
   const auto add_waiting = [&](RequestId id, Known k, int64_t computed) {
     if (!known_.Insert(id.value(), k)) return;
@@ -183,6 +194,8 @@ void PatternPredictor::OnSnapshot(const Snapshot& s, Instant as_of, const std::v
     waiting_tokens_ += std::max<int64_t>(0, k.prompt - computed);
     waiting_expected_ += k.expected;
   };
+  // Started in a step that this mirror has counted: below 0 would say that it waits.
+  for (const Snapshot::Request& r : s.running) step_ = std::max(step_, r.generated_tokens);
   for (const Snapshot::Request& r : s.running) {
     Known k = recall(r.request, r.prompt_tokens, r.generated_tokens);
     if (r.generated_tokens == 0) {
@@ -300,7 +313,8 @@ Prediction PatternPredictor::Predict(const PredictQuery& query, Instant now) {
   // A batch in flight is not entered: the request joins the first one composed after `now`.
   if (p.running >= 0.5 && waiting_ == 0) {
     const double step = StepNanos(0, 0, p.running, p.kv_tokens);
-    const double steps = std::max(1.0, std::ceil(waited / std::max(step, 1.0)));
+    // At the very end of a batch the next one is not composed yet.
+    const double steps = waited <= 0 ? 0.0 : std::max(1.0, std::ceil(waited / std::max(step, 1.0)));
     Decode(p, steps + (profile_.limits.async_scheduling ? 1 : 0));
   } else if (profile_.limits.async_scheduling && p.running >= 0.5) {
     CloseStep(p);
@@ -328,18 +342,15 @@ Prediction PatternPredictor::Predict(const PredictQuery& query, Instant now) {
   const double least_free = (CapacityTokens() - p.kv_tokens - static_cast<double>(prompt + query.expected_output.value())) /
                             profile_.limits.block_size;
   out.kv_headroom = BlockCount(static_cast<int64_t>(std::floor(least_free)));
-  out.ttft_p90 = Duration::FromSeconds(out.ttft.seconds() * ttft_error_.factor_p90());
   out.e2e_alone = out.e2e;
-  out.e2e_p90 = Duration::FromSeconds(out.e2e.seconds() * e2e_error_.factor_p90());
-  const double ttft_miss = ttft_error_.Exceeds(out.ttft.seconds(), query.slo.ttft.seconds());
-  const double tpot_miss = out.tpot ? e2e_error_.Exceeds(out.tpot->seconds(), query.slo.tpot.seconds()) : 0.0;
-  out.slo_violation = 1 - (1 - ttft_miss) * (1 - tpot_miss);
+  errors_.Fill(query, lengths_, out);
+  errors_.Answered(query.request->id, out);
   if (query.want_externality && out.tpot && p.running >= 1) {
     // Each of the others is slowed by its share of what is lost, over its mean remaining output.
     const double mine = out.tpot->seconds();
     const double slower = out.externality.seconds() / p.running / std::max(1.0, 2 * end_.remaining);
     const double target = query.slo.tpot.seconds();
-    out.slo_violation_added = p.running * (e2e_error_.Exceeds(mine + slower, target) - e2e_error_.Exceeds(mine, target));
+    out.slo_violation_added = p.running * (errors_.e2e().Exceeds(mine + slower, target) - errors_.e2e().Exceeds(mine, target));
   }
   return out;
 }

@@ -11,7 +11,7 @@
 
 #include "runtime/base/id_map.h"
 #include "runtime/perf/calibrated_step_time.h"
-#include "runtime/predict/error_spread.h"
+#include "runtime/predict/own_errors.h"
 #include "runtime/predict/predictor.h"
 #include "runtime/predict/prefix_estimator.h"
 
@@ -55,6 +55,7 @@ class PatternPredictor final : public Predictor {
     int32_t cached = 0;  // of the prompt, expected
     int32_t expected = 1;
     int32_t started = -1;  // step index at which its first token came; negative: waits
+    Forecast forecast;
   };
   // A point of the advance, from the clock on.
   struct Point {
@@ -102,8 +103,7 @@ class PatternPredictor final : public Predictor {
   Point end_;  // after the backlog
   bool end_valid_ = false;
   PrefixEstimator prefixes_;
-  ErrorSpread ttft_error_;
-  ErrorSpread e2e_error_;
+  OwnErrors errors_;
 };
 
 }  // namespace foretoken

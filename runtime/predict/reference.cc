@@ -41,6 +41,10 @@ class ForkSink final : public EngineSink {
   RequestId tracked_;
 };
 
+StepShape ShapeOf(const BatchTrace& t) {
+  return {t.prefill_tokens, t.prefill_ctx_tokens, t.decode_seqs, t.decode_kv_tokens};
+}
+
 // What was generated counts as prompt from here on: the segments, where they are known, have to say so too.
 void FitTo(int64_t prompt_tokens, RequestId id, std::vector<PromptSegment>& segments) {
   if (segments.empty()) return;
@@ -72,25 +76,23 @@ class ReferencePredictor::ReplayLaw final : public StepTimeLaw {
     const std::optional<double> real = std::exchange(real_, std::nullopt);
     if (real) return {*real, 0, kv, kv + 1};
     DecodeSegment s = model_.DecodeSegmentAt(decode_seqs, kv);
-    // An engine keeps a piece while it holds: while the mirror replays, every step has to ask.
-    if (replaying_) s.kv_from = kv, s.kv_until = kv + 1;
+    // An engine keeps a piece while it holds: the mirror has to ask for every step, which may be one to replay.
+    if (!forking_) s.kv_from = kv, s.kv_until = kv + 1;
     return s;
   }
   // From an idle asynchronous engine two batches are composed at one instant: only the first is the reported one.
   void Replay(Duration real) {
-    real_ = static_cast<double>(real.nanos());
-    replaying_ = true;
+    real_ = static_cast<double>(std::max<int64_t>(1, real.nanos()));
   }
-  void Stop() {
-    real_ = std::nullopt;
-    replaying_ = false;
-  }
+  void Stop() { real_ = std::nullopt; }
+  // A fork only asks the model, and may keep its pieces.
+  void SetForking(bool on) { forking_ = on; }
   void Become(StepTimeModel model) { model_ = std::move(model); }
 
  private:
   StepTimeModel model_;
   mutable std::optional<double> real_;
-  bool replaying_ = false;
+  bool forking_ = false;
 };
 
 ReferencePredictor::ReferencePredictor(InstanceProfile profile, const LengthEstimator* lengths)
@@ -131,7 +133,8 @@ EngineRequest ReferencePredictor::RequestOf(const Reservation& r) const {
 }
 
 void ReferencePredictor::OnEnqueue(const Reservation& reservation, Instant now) {
-  Known known{RequestOf(reservation), reservation.length, false};
+  Known known{RequestOf(reservation), reservation.length, false,
+              errors_.ForecastOf(reservation.request, reservation.expected_output, now)};
   inbox_.push_back({now, false, known.request});
   if (!known_.Insert(reservation.request.value(), std::move(known))) {
     inbox_.pop_back();
@@ -180,16 +183,33 @@ void ReferencePredictor::RunTo(Instant at) {
   }
 }
 
+// A batch that the mirror composed before its real duration was known (the second one from idle) or started at another time ends
+// off in the mirror, and everything behind it: the next batch has to make up for it.
+Duration ReferencePredictor::OwedAfter(const BatchTrace& trace) {
+  const Instant before = std::exchange(last_end_, trace.end());
+  const int32_t flying = engine_->core().batches_in_flight();
+  if (flying == 0) return {};
+  const Duration off = flying == 1 ? trace.end() - engine_->NextEvent() : before - engine_->NextEvent() - owed_;
+  // More than that is another batch than the reported one.
+  return off > trace.duration || off < -trace.duration ? Duration() : off;
+}
+
 // The mirror composes the reported step when its composition was due, and so runs behind by what is in flight.
 void ReferencePredictor::OnStep(const BatchTrace& trace) {
   follows_steps_ = true;
   if (trace.kind != StepKind::kReal) return;
-  law_->Replay(trace.duration);
+  law_->Replay(trace.duration + owed_);
   RunTo(std::max(trace.scheduled, ran_to_));
   law_->Stop();
+  owed_ = OwedAfter(trace);
+  for (const BatchTrace::Chunk& c : trace.chunks) {
+    Known* known = known_.Find(c.request.value());
+    if (c.samples && known != nullptr) errors_.FirstToken(known->forecast, trace.end(), profile_.ttft_offset);
+  }
   for (const BatchTrace::Finish& f : trace.finished) {
     Known* known = known_.Find(f.request.value());
     if (known == nullptr) continue;
+    if (f.reason != FinishReason::kAborted) errors_.Ended(known->forecast, f.output_tokens, trace.end(), profile_.ttft_offset);
     known->ended = true;
     // It ended before the mirror would have it.
     const bool early = f.output_tokens < known->request.output_tokens || known->request.id != f.request;
@@ -206,11 +226,8 @@ void ReferencePredictor::OnStep(const BatchTrace& trace) {
   Learn(trace);
 }
 
-// The engine keeps no piece of the law beyond a replayed step, so a fork asks the corrected one at once; where no steps are
-// replayed (level aggregate), from the next change of its batch on.
 void ReferencePredictor::Learn(const BatchTrace& step) {
-  if (step_time_.Observe({step.prefill_tokens, step.prefill_ctx_tokens, step.decode_seqs, step.decode_kv_tokens}, step.duration))
-    law_->Become(step_time_.model());
+  if (step_time_.Observe(ShapeOf(step), step.duration)) law_->Become(step_time_.model());
 }
 
 void ReferencePredictor::OnFinished(RequestId request, const BatchTrace::Finish& finish, Instant at) {
@@ -293,6 +310,7 @@ Prediction ReferencePredictor::Predict(const PredictQuery& query, Instant now) {
   r.expected_output = query.expected_output.value();
   r.segments = query.request->segments;
   std::unique_ptr<EmulatedEngine> fork = engine_->Clone();
+  law_->SetForking(true);
   TakeIn(*fork, Instant::Max());
   std::unique_ptr<EmulatedEngine> without = query.want_externality ? fork->Clone() : nullptr;
   fork->Submit(RequestOf(r), std::max(now, ran_to_));
@@ -323,11 +341,9 @@ Prediction ReferencePredictor::Predict(const PredictQuery& query, Instant now) {
     }
     p.externality = Duration::Nanos(lost);
   }
-  p.ttft_p90 = Duration::FromSeconds(p.ttft.seconds() * ttft_error_.factor_p90());
-  p.e2e_p90 = Duration::FromSeconds(p.e2e.seconds() * e2e_error_.factor_p90());
-  const double ttft_miss = ttft_error_.Exceeds(p.ttft.seconds(), query.slo.ttft.seconds());
-  const double tpot_miss = p.tpot ? e2e_error_.Exceeds(p.tpot->seconds(), query.slo.tpot.seconds()) : 0.0;
-  p.slo_violation = 1 - (1 - ttft_miss) * (1 - tpot_miss);
+  law_->SetForking(false);
+  errors_.Fill(query, lengths_, p);
+  errors_.Answered(query.request->id, p);
   p.kv_headroom = BlockCount(engine_->core().free_blocks());
   return p;
 }

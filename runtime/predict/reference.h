@@ -12,7 +12,7 @@
 #include "runtime/base/id_map.h"
 #include "runtime/engine/emulated_engine.h"
 #include "runtime/perf/calibrated_step_time.h"
-#include "runtime/predict/error_spread.h"
+#include "runtime/predict/own_errors.h"
 #include "runtime/predict/predictor.h"
 
 namespace foretoken {
@@ -41,6 +41,7 @@ class ReferencePredictor final : public Predictor, private EngineSink {
     EngineRequest request;
     LengthKey length;
     bool ended = false;  // in reality
+    Forecast forecast = {};
   };
   struct Arrival {
     Instant ready;
@@ -54,6 +55,7 @@ class ReferencePredictor final : public Predictor, private EngineSink {
   void TakeIn(EmulatedEngine& engine, Instant until);
   void RunTo(Instant at);
   void Learn(const BatchTrace& step);
+  Duration OwedAfter(const BatchTrace& trace);
   void Continue(const Known& known, Instant at);
 
   // What the mirror does.
@@ -73,8 +75,9 @@ class ReferencePredictor final : public Predictor, private EngineSink {
   bool follows_steps_ = false;
   int32_t waiting_ = 0;
   int32_t running_ = 0;
-  ErrorSpread ttft_error_;
-  ErrorSpread e2e_error_;
+  OwnErrors errors_;
+  Instant last_end_;  // of the last step reported
+  Duration owed_;     // by which the mirror runs ahead of the engine; the next batch takes so much longer
 };
 
 }  // namespace foretoken
