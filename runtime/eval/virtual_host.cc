@@ -226,7 +226,8 @@ void VirtualHost::RestartsUntil(Instant until) {
 
 // Runs on until every request has ended and what is still on its way has arrived.
 void VirtualHost::Drain() {
-  if (!faults_) return AdvanceAll(Instant::Max());
+  const bool timers = faults_ || options_.level == SyncLevel::kPoll;  // heartbeats and polls never end by themselves
+  if (!timers) return AdvanceAll(Instant::Max());
   constexpr int kSecondsMax = 1'000'000;  // a bound for a run that cannot end; what is left counts as lost
   const auto busy = [&] {
     return std::any_of(schedulers_.begin(), schedulers_.end(), [](const auto& s) { return s->ledger().assigned() > 0; });

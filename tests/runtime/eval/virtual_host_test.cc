@@ -212,6 +212,16 @@ TEST(VirtualHostTest, AtLevelNoneWithoutPredictionsNoMirrorIsFed) {
   EXPECT_EQ(seen.steps + seen.enqueued, 0u);
 }
 
+TEST(VirtualHostTest, ARunEndsAtEverySyncLevel) {
+  for (const SyncLevel level : {SyncLevel::kNone, SyncLevel::kPoll, SyncLevel::kAggregate, SyncLevel::kFull}) {
+    Seen seen;
+    RunOptions o = Options(3, "min_e2e", &seen);
+    o.level = level;
+    EXPECT_EQ(Count(Play(o, RandomTrace(12, 100, 30)), OutcomeKind::kFinished), 100u) << static_cast<int>(level);
+    EXPECT_EQ(seen.steps > 0, level != SyncLevel::kNone);
+  }
+}
+
 TEST(VirtualHostTest, ARequestThatFitsNowhereIsRejectedWithItsReason) {
   Trace trace = RandomTrace(9, 20, 30);
   trace.requests[4].meta.prompt_tokens = TokenCount(600 * 16);
