@@ -51,7 +51,10 @@ ExpectedArrivals TimelinePredictor::ArrivalsAt(Instant now) {
   constexpr int64_t kMore = 8;  // sequences, over which the cost of one is taken
   ExpectedArrivals a;
   a.per_tick = e.per_second / static_cast<double>(TicksOf(Duration::Seconds(1)));
-  a.prefill_ticks = static_cast<double>(std::max<Ticks>(0, clock_.Mixed({prompt, 0, seqs, kv}) - decode));
+  // Beyond this share of all time the queue grows, and no steady flow describes that.
+  constexpr double kMostPrefill = 0.75;
+  const auto prefill = static_cast<double>(std::max<Ticks>(0, clock_.Mixed({prompt, 0, seqs, kv}) - decode));
+  a.stretch = 1 / (1 - std::min(kMostPrefill, a.per_tick * prefill));
   a.seq_ticks = static_cast<double>(std::max<Ticks>(0, clock_.Decode(seqs + kMore, kv).Sum(kv, 1) - decode)) / kMore;
   a.context_tokens = e.prompt_tokens + e.output_tokens / 2;
   a.output_tokens = e.output_tokens;

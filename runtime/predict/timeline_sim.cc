@@ -447,17 +447,16 @@ void TimelineSim::TrackEnded(TimelineTrack& track) {
 }
 
 // `steps` decode steps of `duration` in all, as they would be among those who come meanwhile. Fluid: after t, per_tick * t have
-// come, and those who came longer ago than one stays have gone; their prefills take a share of all time.
+// come, and those who came longer ago than one stays have gone.
 void TimelineSim::AddDrag(Ticks duration, int64_t steps, Ticks kv_token, TimelineTrack& track) const {
-  constexpr double kMostPrefill = 0.75;  // of all time: beyond it the queue grows, and no steady flow describes that
   const ExpectedArrivals& a = w_.arrivals;
-  const double alone = static_cast<double>(duration) / static_cast<double>(steps);
+  const double alone = steps == 1 ? static_cast<double>(duration) : static_cast<double>(duration) / static_cast<double>(steps);
   const double each = a.seq_ticks + a.context_tokens * static_cast<double>(kv_token);
-  const double left = 1 - std::min(kMostPrefill, a.per_tick * a.prefill_ticks);
   const double since = static_cast<double>(s_.time + track.drag - track.asked + duration / 2);
   double step = alone;
   // How long one stays depends on the step, and the step on how many stay; two rounds are within 1 % of the fixed point.
-  for (int round = 0; round < 2; ++round) step = (alone + a.per_tick * std::min(since, a.output_tokens * step) * each) / left;
+  for (int round = 0; round < 2; ++round)
+    step = (alone + a.per_tick * std::min(since, a.output_tokens * step) * each) * a.stretch;
   track.drag += static_cast<Ticks>((step - alone) * static_cast<double>(steps));
 }
 

@@ -74,7 +74,7 @@ struct TimelineState {
 // The arrivals to be expected while a tracked request decodes, as a flow: each brings a prefill, then decodes for a while.
 struct ExpectedArrivals {
   double per_tick = 0;        // 0: none
-  double prefill_ticks = 0;   // that one prefill adds to the steps it is in
+  double stretch = 1;         // of all time, by the share that their prefills take
   double seq_ticks = 0;       // that one more decode adds to a step, apart from its context
   double context_tokens = 0;  // mean context of one
   double output_tokens = 0;   // how many steps one stays
