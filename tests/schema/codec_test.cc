@@ -79,8 +79,8 @@ TEST(CodecTest, EveryFieldIsKnown) {
   [[maybe_unused]] const auto& [g1, g2, g3, g4, g5] = Aggregate();
   [[maybe_unused]] const auto& [k1, k2, k3, k4, k5] = Heartbeat();
   [[maybe_unused]] const auto& [m1, m2, m3, m4, m5, m6, m7, m8, m9, m10, m11] = RequestMeta();
-  [[maybe_unused]] const auto& [p1, p2, p3, p4, p5, p6, p7, p8, p9, p10, p11, p12, p13, p14, p15, p16, p17, p18, p19, p20] =
-      Prediction();
+  [[maybe_unused]] const auto& [p1, p2, p3, p4, p5, p6, p7, p8, p9, p10, p11, p12, p13, p14, p15, p16, p17, p18, p19, p20,
+                                p21] = Prediction();
   [[maybe_unused]] const auto& [q1, q2, q3, q4, q5] = Question();
   [[maybe_unused]] const auto& [o1, o2, o3, o4, o5, o6, o7, o8, o9, o10] = EnqueueRequest();
   [[maybe_unused]] const auto& [v1, v2, v3, v4, v5] = EnqueueReply();
