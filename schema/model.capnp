@@ -93,7 +93,6 @@ struct Prediction {
   level @17 :StateLevel;
   stale @18 :Bool;
   usable @19 :Bool;  # false: the instance is believed hung or unreachable
-  e2eAloneNs @20 :Int64;  # as e2eNs, with nobody coming after it
   e2eAloneNs @20 :Int64;  # e2e with nobody coming after it
 }
 
