@@ -75,6 +75,9 @@ void PatternPredictor::OnStep(const BatchTrace& trace) {
       Discard(counters_.by_finish);
     } else if (trace.prefill_tokens != 0 || !trace.admitted.empty() || trace.decode_seqs != decode_len_ || prefill_len_ != 0) {
       Discard(counters_.by_pattern);
+    } else if (waiting_ > 0 && HasPlace()) {
+      // The backlog was not kept out: this batch had been composed before it came, and the kept state goes on without it.
+      Discard(counters_.by_pattern);
     } else {
       end_.ns -= StepNanos(0, 0, trace.decode_seqs, static_cast<double>(kv_tokens_ + running_));
     }
@@ -229,6 +232,11 @@ double PatternPredictor::StepNanos(double prefill, double ctx, double decodes, d
   shape.decode_kv_tokens = std::max(static_cast<int64_t>(kv + 0.5), shape.decode_seqs);
   if (shape.decode_seqs == 0) shape.decode_kv_tokens = 0;
   return step_time_.model().NanosOf(shape);
+}
+
+bool PatternPredictor::HasPlace() const {
+  const double prompt = static_cast<double>(waiting_tokens_) / std::max(1, waiting_);
+  return running_ < profile_.limits.max_num_seqs && static_cast<double>(kv_tokens_) + prompt <= CapacityTokens();
 }
 
 double PatternPredictor::CapacityTokens() const { return static_cast<double>(total_blocks_ * profile_.limits.block_size); }

@@ -78,6 +78,8 @@ class PatternPredictor final : public Predictor {
   void OwnDecode(Point p, int64_t prompt, int64_t output, bool others, Prediction& out) const;
   double StepNanos(double prefill, double ctx, double decodes, double kv) const;
   double CapacityTokens() const;
+  // For the first of the backlog.
+  bool HasPlace() const;
   void Advance();
 
   InstanceProfile profile_;

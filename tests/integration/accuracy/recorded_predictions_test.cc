@@ -7,7 +7,9 @@
 #include <cstdlib>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -122,6 +124,18 @@ TEST(PredictionRunTest, ADecodeThatIsLeftOutIsSkipped) {
   EXPECT_EQ(StepsOf(RunOfRecording(r))[2].skipped, std::vector<RequestId>{kA});
 }
 
+// A server whose steps are exactly those of a law: B comes when no batch is composed yet, and joins the next one.
+TEST(ScorePredictionsTest, WhoComesBetweenTwoBatchesJoinsTheNextOne) {
+  Recording r = TwoRequests();
+  r.events.back() = Step(*std::get<RecordedEvent::Step>(r.events.back().what), 15.3, 24);
+  for (const PredictorKind kind : kAll) {
+    const auto score = ScorePredictions(RunOfRecording(r), {kind, Law(5, 100, 0, 0), false, LengthKnowledge::kMaxTokens});
+    ASSERT_TRUE(score.ok());
+    EXPECT_EQ(score->ttft.count, 2u);
+    EXPECT_LT(score->ttft.ape_p99, 1e-6) << static_cast<int>(kind);
+  }
+}
+
 // One request every `gap_s` seconds, its times those of a server that does nothing else.
 MeasuredRun Alone(const StepTimeModel& law, int64_t output) {
   MeasuredRun run;
@@ -215,17 +229,34 @@ TEST(RecordedPredictionsTest, EveryRequestOfTheLiveServersCameAndIsAskedAbout) {
   }
 }
 
-TEST(RecordedPredictionsTest, TheTimelineForeseesTheFirstTokenOfTheAsynchronousServer) {
+TEST(RecordedPredictionsTest, TheFirstTokenOfTheAsynchronousServerIsForeseenToOnePercent) {
   const auto run = Shared("vllm-async-live", "i0");
   if (!run) GTEST_SKIP() << "no recordings: FORETOKEN_SHARED is unset or holds none";
-  const auto told = ScorePredictions(*run, {PredictorKind::kTimeline, Law(10, 20, 10, 40), false, LengthKnowledge::kLearned});
-  const auto learnt =
-      ScorePredictions(*run, {PredictorKind::kTimeline, Law(6.5, 45, 20, 30), true, LengthKnowledge::kLearned});
-  ASSERT_TRUE(told.ok() && learnt.ok());
-  std::printf("TTFT error p50: law told %.2f %%, learnt %.2f %%\n", 100 * told->ttft.ape_p50, 100 * learnt->ttft.ape_p50);
-  EXPECT_LT(told->ttft.ape_p50, 0.005);
-  EXPECT_LT(learnt->ttft.ape_p50, 0.01);
-  EXPECT_NEAR(learnt->ttft.bias, 0, 0.03);
+  for (const PredictorKind kind : {PredictorKind::kReference, PredictorKind::kTimeline}) {
+    const auto told = ScorePredictions(*run, {kind, Law(10, 20, 10, 40), false, LengthKnowledge::kMaxTokens});
+    const auto learnt = ScorePredictions(*run, {kind, Law(6.5, 45, 20, 30), true, LengthKnowledge::kMaxTokens});
+    ASSERT_TRUE(told.ok() && learnt.ok());
+    std::printf("TTFT error p50: law told %.2f %%, learnt %.2f %%\n", 100 * told->ttft.ape_p50, 100 * learnt->ttft.ape_p50);
+    EXPECT_LT(told->ttft.ape_p50, 0.005);
+    EXPECT_LT(learnt->ttft.ape_p50, 0.01);
+    EXPECT_NEAR(learnt->ttft.bias, 0, 0.03);
+  }
+}
+
+TEST(RecordedPredictionsTest, NinetyPercentAreWithinTheNinetiethPercentile) {
+  for (const auto& [directory, instance] : {std::pair{"vllm-async-live", "i0"}, {"vllm-cpu-live", "i0"}, {"vllm-cpu-live", "i1"}}) {
+    const auto run = Shared(directory, instance);
+    if (!run) GTEST_SKIP() << "no recordings: FORETOKEN_SHARED is unset or holds none";
+    for (const PredictorKind kind : kAll) {
+      const auto score = ScorePredictions(*run, {kind, Law(6.5, 45, 20, 30), true, LengthKnowledge::kLearned});
+      ASSERT_TRUE(score.ok());
+      std::printf("%s %s predictor %d: TTFT %.0f %%, E2E %.0f %% within p90\n", directory, instance, static_cast<int>(kind),
+                  100 * score->ttft.coverage_p90, 100 * score->e2e.coverage_p90);
+      EXPECT_NEAR(score->ttft.coverage_p90, 0.9, 0.06);
+      EXPECT_GT(score->e2e.coverage_p90, 0.84);
+      EXPECT_LT(score->e2e.coverage_p90, 0.96);
+    }
+  }
 }
 
 // Steps of a server that shares two cores vary by half; the believed law is four times too slow.
