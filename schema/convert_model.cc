@@ -111,7 +111,6 @@ void Write(const Prediction& in, wire::Prediction::Builder out) {
   out.setLevel(ToWire<wire::StateLevel>(in.level));
   out.setStale(in.stale);
   out.setUsable(in.usable);
-  out.setE2eAloneNs(in.e2e_alone.nanos());
 }
 
 Prediction Read(wire::Prediction::Reader in, const DecodeLimits& limits) {
@@ -139,7 +138,6 @@ Prediction Read(wire::Prediction::Reader in, const DecodeLimits& limits) {
   out.level = FromWire<StateLevel, StateLevel::kInferred>(in.getLevel(), "prediction.level: known");
   out.stale = in.getStale();
   out.usable = in.getUsable();
-  out.e2e_alone = NotNegativeDuration(in.getE2eAloneNs(), "prediction.e2e_alone: >= 0");
   return out;
 }
 

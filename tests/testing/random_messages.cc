@@ -105,7 +105,6 @@ Prediction RandomPrediction(Prng& p) {
   r.level = EnumUpTo(StateLevel::kInferred, p);
   r.stale = Flag(p);
   r.usable = Flag(p);
-  r.e2e_alone = Length(p);
   return r;
 }
 
