@@ -79,7 +79,8 @@ class TimelinePredictor final : public Predictor, private TimelineJudge {
   int32_t GeneratedOf(const MirrorRequest& r) const;
   void RaiseTotal(MirrorRequest& r, int32_t generated) const;
   void StartDecode(Slot slot, int32_t generated, uint32_t admit);
-  void RaiseOverdue();
+  void RaiseOverdue(Instant at);
+  void NotePace(const MirrorRequest& r, int32_t output, Instant at);
   bool Confirms(const Snapshot& snapshot, const std::vector<Reservation>& reservations) const;
   void Forget();
   void Resume(MirrorRequest m, const Snapshot::Request& s, int32_t budget);

@@ -78,6 +78,7 @@ void TimelinePredictor::RaiseTotal(MirrorRequest& r, int32_t generated) const {
     const int64_t next = lengths_ != nullptr ? lengths_->Total(r.Key(), TokenCount(generated)).value()
                                              : generated + std::max<int64_t>(1, generated / 2);
     r.total = static_cast<int32_t>(std::clamp<int64_t>(next, generated + 1, room));
+    r.predicted_end = -1;  // it was of another length
   }
 }
 
@@ -92,10 +93,11 @@ void TimelinePredictor::StartDecode(Slot slot, int32_t generated, uint32_t admit
 }
 
 // Decodes that should have ended by now and did not.
-void TimelinePredictor::RaiseOverdue() {
+void TimelinePredictor::RaiseOverdue(Instant at) {
   while (head_.front < head_.decodes.size() && head_.decodes[head_.front].finish < head_.step) {
     const TimelineState::Decode d = head_.decodes[head_.front++];
     head_.kv -= d.base_ctx + head_.step;
+    NotePace(requests_[d.slot], requests_[d.slot].total, at);
     StartDecode(d.slot, d.base_ctx + head_.step - requests_[d.slot].prompt, d.admit);
     reach_valid_ = false;
   }

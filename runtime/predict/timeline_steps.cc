@@ -117,7 +117,7 @@ void TimelinePredictor::Apply(const BatchTrace& trace) {
   head_.zombies = 0;
   head_.zombie_blocks = head_.zombie_kv = 0;
   for (const BatchTrace::Finish& f : trace.finished) ApplyFinish(f, trace.end());
-  RaiseOverdue();
+  RaiseOverdue(trace.end());
   head_.time = 0;
   head_.prev_time = -TicksOf(trace.duration);
   head_ns_ = trace.end().nanos();
@@ -127,6 +127,15 @@ void TimelinePredictor::NoteFirstToken(MirrorRequest& r, Instant at) {
   const Duration actual = Duration::Nanos(at.nanos() - r.ready_ns) + profile_.ttft_offset;
   if (r.first_token >= 0) ttft_error_.Observe(DurationOfOffset(r.first_token), actual);
   r.first_token = OffsetOf(actual);
+}
+
+// `output` tokens have come. The prediction is taken at that length: the length has a spread of its own (Fill), and an error that
+// held both would count it twice.
+void TimelinePredictor::NotePace(const MirrorRequest& r, int32_t output, Instant at) {
+  if (r.predicted_end < 0 || r.first_token < 0 || r.total < 2 || output < 2) return;
+  const Duration first = DurationOfOffset(r.first_token), decode = DurationOfOffset(r.predicted_end) - first;
+  const Duration predicted = first + Duration::Nanos(decode.nanos() / (r.total - 1) * (output - 1));
+  e2e_error_.Observe(predicted, Duration::Nanos(at.nanos() - r.ready_ns) + profile_.ttft_offset);
 }
 
 void TimelinePredictor::ApplyPreemption(RequestId id) {
@@ -206,9 +215,7 @@ void TimelinePredictor::ApplyFinish(const BatchTrace::Finish& f, Instant at) {
     head_.zombie_blocks += (context + profile_.limits.block_size - 1) / profile_.limits.block_size;
     head_.zombie_kv += context + 1;
   }
-  if (r.predicted_end >= 0 && f.reason != FinishReason::kAborted) {
-    e2e_error_.Observe(DurationOfOffset(r.predicted_end), Duration::Nanos(at.nanos() - r.ready_ns) + profile_.ttft_offset);
-  }
+  if (f.reason != FinishReason::kAborted) NotePace(r, f.output_tokens, at);
   Remove(slot);
 }
 
