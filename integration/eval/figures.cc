@@ -1,0 +1,53 @@
+#include "integration/eval/figures.h"
+
+#include <algorithm>
+#include <iterator>
+
+#include "runtime/base/check.h"
+
+namespace foretoken {
+namespace {
+
+constexpr Figure kFigures[] = {
+    {"ttft_mean", "TTFT mean", "ms", 1e3, 1, Better::kLower, true},
+    {"ttft_p50", "TTFT p50", "ms", 1e3, 1, Better::kLower, false},
+    {"ttft_p95", "TTFT p95", "ms", 1e3, 1, Better::kLower, false},
+    {"ttft_p99", "TTFT p99", "ms", 1e3, 0, Better::kLower, true},
+    {"tpot_mean", "TPOT mean", "ms", 1e3, 2, Better::kLower, true},
+    {"tpot_p99", "TPOT p99", "ms", 1e3, 1, Better::kLower, false},
+    {"e2e_mean", "E2E mean", "s", 1, 3, Better::kLower, true},
+    {"e2e_p50", "E2E p50", "s", 1, 3, Better::kLower, false},
+    {"e2e_p95", "E2E p95", "s", 1, 2, Better::kLower, false},
+    {"e2e_p99", "E2E p99", "s", 1, 2, Better::kLower, true},
+    {"slo_attainment", "SLO met", "%", 100, 1, Better::kHigher, true},
+    {"goodput_rps", "Goodput", "requests/s", 1, 1, Better::kHigher, false},
+    {"prediction_ttft_ape_p50", "TTFT prediction error p50", "%", 100, 1, Better::kLower, false},
+    {"prediction_ttft_ape_p95", "TTFT prediction error p95", "%", 100, 1, Better::kLower, false},
+    {"prediction_e2e_ape_p50", "E2E prediction error p50", "%", 100, 1, Better::kLower, true},
+    {"prediction_e2e_ape_p95", "E2E prediction error p95", "%", 100, 1, Better::kLower, true},
+    {"prediction_e2e_bias", "E2E prediction bias", "%", 100, 1, Better::kNeither, false},
+    {"prediction_spearman", "Rank correlation of E2E", "", 1, 3, Better::kHigher, false},
+    {"prediction_stale_share", "Predictions from stale state", "%", 100, 1, Better::kNeither, false},
+    {"drift_running_abs_mean", "Drift: running requests", "requests", 1, 2, Better::kLower, true},
+    {"drift_waiting_abs_mean", "Drift: waiting requests", "requests", 1, 2, Better::kLower, false},
+    {"drift_step_ape_mean", "Drift: step time", "%", 100, 2, Better::kLower, false},
+    {"sync_resync", "Resyncs", "", 1, 0, Better::kNeither, false},
+    {"scheduler_repicks", "Re-picks", "", 1, 0, Better::kNeither, false},
+    {"retried", "Retried", "", 1, 0, Better::kNeither, false},
+    {"failed", "Failed", "", 1, 0, Better::kLower, false},
+    {"rejected", "Rejected", "", 1, 0, Better::kLower, false},
+    {"lost", "Lost", "", 1, 0, Better::kLower, true},
+    {"duplicated", "Ended twice", "", 1, 0, Better::kLower, false},
+};
+
+}  // namespace
+
+std::span<const Figure> Figures() { return kFigures; }
+
+const Figure& FigureOf(std::string_view key) {
+  const auto* found = std::find_if(std::begin(kFigures), std::end(kFigures), [&](const Figure& f) { return f.key == key; });
+  FT_CHECK(found != std::end(kFigures));
+  return *found;
+}
+
+}  // namespace foretoken

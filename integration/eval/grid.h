@@ -1,0 +1,47 @@
+// Grid: an experiment as a list of cells, one virtual run each, in a fixed order. Seeds come innermost, so the runs that are
+// averaged stand together.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "configs/experiment.h"
+
+namespace foretoken {
+
+// One thing that varies, or could. Its values as a reader sees them: "8-homogeneous", "poll:100ms", "0.8".
+struct GridDimension {
+  std::string name;  // "topology", "workload", "faults", "load" or "rate_scale", a topology path ("scheduler.policy"), "seed"
+  std::vector<std::string> values;
+};
+
+struct GridCell {
+  std::vector<size_t> at;  // index of its value, per dimension
+  std::string topology, workload;
+  std::string faults;            // path; empty: the topology's own
+  std::vector<std::string> set;  // topology overrides, the seed among them
+  double factor = 1;             // a load or a rate scale
+  uint64_t seed = 1;
+};
+
+struct Grid {
+  std::string name, question;
+  std::vector<GridDimension> dimensions;  // the last one is "seed"
+  std::vector<GridCell> cells;
+  bool by_load = false;  // GridCell::factor is the share of the rate at which the fleet saturates
+  size_t limit = 0;      // requests per run; 0: all of the workload
+  double warmup_share = 0, drain_share = 0;
+  size_t seeds = 1;
+
+  // "topology=8-homogeneous;...;seed=1": names a cell across runs of the program.
+  std::string KeyOf(const GridCell& cell) const;
+  // Index of a dimension; its count if there is none of that name.
+  size_t Find(const std::string& dimension) const;
+};
+
+// `smoke`: every combination still, but one seed and smoke_limit requests each.
+Grid ExpandGrid(const Experiment& experiment, bool smoke);
+
+}  // namespace foretoken

@@ -1,0 +1,38 @@
+#include "integration/eval/inputs_digest.h"
+
+#include <openssl/sha.h>
+
+#include <set>
+
+#include "configs/config_tree.h"
+
+namespace foretoken {
+
+Result<std::string> InputsDigest(const Grid& grid) {
+  std::string all = grid.name + '\n' + std::to_string(grid.limit) + ' ' + std::to_string(grid.warmup_share) + ' ' +
+                    std::to_string(grid.drain_share) + (grid.by_load ? " loads\n" : " rate scales\n");
+  std::set<std::string> files;
+  for (const GridCell& cell : grid.cells) {
+    all += grid.KeyOf(cell);
+    for (const std::string& s : cell.set) all += ' ' + s;
+    all += '\n';
+    files.insert({cell.topology, cell.workload});
+    if (!cell.faults.empty()) files.insert(cell.faults);
+  }
+  for (const std::string& file : files) {
+    const Result<std::string> text = ReadConfigFile(file);
+    if (!text.ok()) return text.error();
+    all += *text + '\0';
+  }
+  unsigned char digest[SHA256_DIGEST_LENGTH];
+  SHA256(reinterpret_cast<const unsigned char*>(all.data()), all.size(), digest);
+  std::string hex;
+  for (const unsigned char byte : digest) {
+    constexpr char kDigits[] = "0123456789abcdef";
+    hex += kDigits[byte >> 4];
+    hex += kDigits[byte & 15];
+  }
+  return hex;
+}
+
+}  // namespace foretoken

@@ -1,0 +1,131 @@
+#include "integration/eval/run_cell.h"
+
+#include <algorithm>
+#include <chrono>
+#include <string>
+#include <vector>
+
+#include "configs/faults.h"
+#include "configs/topology_reader.h"
+#include "integration/eval/run_detail.h"
+#include "integration/eval/saturation.h"
+#include "integration/simulate/compose_run.h"
+#include "integration/simulate/decision_log.h"
+#include "integration/simulate/load_workload.h"
+#include "integration/simulate/run_report.h"
+
+namespace foretoken {
+namespace {
+
+namespace json = boost::json;
+
+class DigestObserver final : public RunObserver {
+ public:
+  explicit DigestObserver(DecisionLog& log) : log_(log) {}
+  void OnDecision(const DecisionRecord& record) override { log_.Add(record); }
+  void OnProgress(size_t, size_t) override {}
+
+ private:
+  DecisionLog& log_;
+};
+
+// Of this machine or of the cell, not of the run.
+bool IsFigure(std::string_view key) {
+  constexpr std::string_view kNot[] = {"wall_seconds",          "peak_rss_mb", "requests_per_wall_second",
+                                       "steps_per_wall_second", "seed",        "by_predictor"};
+  return std::find(std::begin(kNot), std::end(kNot), key) == std::end(kNot);
+}
+
+void Flatten(const std::string& prefix, const json::object& from, json::object& to) {
+  for (const auto& [name, value] : from) {
+    if (!IsFigure(name)) continue;
+    const std::string key = prefix + std::string(name);
+    if (value.is_object()) Flatten(key + "_", value.as_object(), to);
+    if (value.is_number()) to[key] = value.to_number<double>();
+    if (value.is_null() && name != "ttft" && name != "tpot" && name != "e2e") to[key] = nullptr;
+  }
+  // A latency that no request has is null as a whole: its columns stay.
+  for (const char* latency : {"ttft", "tpot", "e2e"})
+    if (const json::value* v = from.if_contains(latency); v != nullptr && v->is_null())
+      for (const char* q : {"mean", "p50", "p95", "p99"}) to[prefix + latency + "_" + q] = nullptr;
+}
+
+// The requests [from, to) of a run, as a run of their own.
+struct Counted {
+  Trace trace;
+  RunResult result;
+};
+
+Counted Cut(const Trace& trace, const RunResult& result, size_t from, size_t to) {
+  const auto at = [](auto& v, size_t k) { return v.begin() + static_cast<std::ptrdiff_t>(k); };
+  Counted out;
+  out.trace.name = trace.name;
+  out.trace.requests.assign(at(trace.requests, from), at(trace.requests, to));
+  out.result.requests.assign(at(result.requests, from), at(result.requests, to));
+  out.result.end = to < result.requests.size() ? result.requests[to].arrival : result.end;  // for rates
+  out.result.agree_at_one = result.agree_at_one;
+  out.result.regret_questions = result.regret_questions;
+  out.result.regret_seconds = result.regret_seconds;
+  return out;
+}
+
+}  // namespace
+
+Result<Topology> TopologyOf(const GridCell& cell) {
+  auto loaded = LoadTopology(cell.topology, cell.set);
+  if (!loaded.ok()) return Error{loaded.errors().ToString()};
+  Topology topology = std::move(loaded).value();
+  if (cell.faults.empty()) return topology;
+  auto faults = LoadFaultPlan(cell.faults);
+  if (!faults.ok()) return Error{faults.errors().ToString()};
+  topology.faults = std::move(faults).value();
+  const std::vector<std::string> unmatched = UnmatchedPatterns(topology.faults, topology.InstanceNames());
+  if (!unmatched.empty()) return Error{cell.faults + ": " + unmatched.front()};
+  return topology;
+}
+
+json::object FiguresOf(const Topology& topology, const Trace& trace, const RunResult& result, double warmup_share,
+                       double drain_share) {
+  const size_t n = result.requests.size();
+  const auto from = static_cast<size_t>(static_cast<double>(n) * warmup_share);
+  const size_t to = std::max(from, n - static_cast<size_t>(static_cast<double>(n) * drain_share));
+  json::object report = ReportRun({&topology, &trace, 0, ""}, result);
+  if (from > 0 || to < n) {
+    const Counted counted = Cut(trace, result, from, to);
+    const json::object inner = ReportRun({&topology, &counted.trace, 0, ""}, counted.result);
+    for (const char* key : {"ttft", "tpot", "e2e", "slo_attainment", "goodput_rps", "prediction"}) report[key] = inner.at(key);
+  }
+  json::object figures;
+  figures["counted"] = to - from;
+  Flatten("", report, figures);
+  return figures;
+}
+
+Result<json::object> RunCell(const Grid& grid, const GridCell& cell, double rate_scale) {
+  const Result<Topology> topology = TopologyOf(cell);
+  if (!topology.ok()) return topology.error();
+  const Result<Trace> trace = LoadWorkload("", cell.workload, {grid.limit, rate_scale, cell.seed});
+  if (!trace.ok()) return trace.error();
+  const Result<RunOptions> options = ComposeRun(*topology, *trace);
+  if (!options.ok()) return options.error();
+  auto log = DecisionLog::Open("", topology->InstanceNames());
+  if (!log.ok()) return log.error();
+  DigestObserver observer(**log);
+  const auto start = std::chrono::steady_clock::now();
+  const Result<RunResult> result = RunVirtual(*options, *trace, &observer);
+  const std::chrono::duration<double> wall = std::chrono::steady_clock::now() - start;
+  if (!result.ok()) return result.error();
+  const auto digest = (*log)->Close();
+  if (!digest.ok()) return digest.error();
+
+  json::object figures = FiguresOf(*topology, *trace, *result, grid.warmup_share, grid.drain_share);
+  figures["offered_rate_scale"] = rate_scale;
+  figures["offered_rps"] = MeanRate(*trace);
+  return json::object{{"key", grid.KeyOf(cell)},
+                      {"figures", std::move(figures)},
+                      {"digest", *digest},
+                      {"wall_seconds", wall.count()},
+                      {"detail", DetailOf(*result, grid.warmup_share, grid.drain_share)}};
+}
+
+}  // namespace foretoken
