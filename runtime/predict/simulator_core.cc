@@ -45,12 +45,14 @@ void SimulatorCore::Apply(StreamMessage& message) {
     ApplyStep(*trace);
   } else if (const Arrived* a = std::get_if<Arrived>(&message.body)) {
     if (!Confirm(a->request)) ++counters_.foreign;
+    prefill_due_ += a->prompt_tokens;
     predictor_->OnArrived(a->request, a->at);
     Progress(a->at);
   } else if (const Aborted* a = std::get_if<Aborted>(&message.body)) {
     Confirm(a->request);
     length_class_.Erase(a->request.value());
     predictor_->OnGone(a->request, a->at);
+    aborted_.push_back({a->request, kStepsInFlight});
     Progress(a->at);
   } else if (const Heartbeat* h = std::get_if<Heartbeat>(&message.body)) {
     if (held_ == 0 && h->held > 0) last_progress_ = now_;  // work came: its first step has the whole bound from here
@@ -75,6 +77,8 @@ void SimulatorCore::ApplyStep(const BatchTrace& trace) {
   }
   longest_step_ = std::max(trace.duration, Duration::Nanos(longest_step_.nanos() - longest_step_.nanos() / 16));
   last_progress_ = now_;
+  prefill_due_ = std::max<int64_t>(0, prefill_due_ - trace.prefill_tokens);
+  if (trace.prefill_tokens == 0 && trace.waiting == 0) prefill_due_ = 0;  // the rest was cached
   if (options_.level == SyncLevel::kFull) {
     for (const BatchTrace::Finish& f : trace.finished) {
       if (const uint32_t* c = length_class_.Find(f.request.value())) {
@@ -83,6 +87,7 @@ void SimulatorCore::ApplyStep(const BatchTrace& trace) {
       }
     }
     predictor_->OnStep(trace);
+    ForgetAborted();
   } else {
     predictor_->OnAggregate({trace.end(), trace.waiting, trace.running, trace.free_blocks, trace.total_blocks}, &trace);
   }
@@ -98,9 +103,21 @@ void SimulatorCore::ApplySnapshot(const Snapshot& snapshot) {
   std::vector<Reservation> pending;
   for (const Unconfirmed& u : unconfirmed_) pending.push_back(u.reservation);
   if (options_.level == SyncLevel::kFull) ForgetEnded(snapshot);
+  prefill_due_ = 0;
+  for (const auto* list : {&snapshot.running, &snapshot.waiting})
+    for (const Snapshot::Request& r : *list) prefill_due_ += std::max(0, r.prompt_tokens - r.computed_tokens);
   predictor_->OnSnapshot(snapshot, snapshot.as_of, pending);
   last_progress_ = now_;
   Progress(snapshot.as_of);
+}
+
+// A step that was in flight when a request was aborted still lists it; that must not bring it back.
+void SimulatorCore::ForgetAborted() {
+  for (AbortedLately& a : aborted_) {
+    predictor_->OnGone(a.request, now_);
+    --a.steps;
+  }
+  std::erase_if(aborted_, [](const AbortedLately& a) { return a.steps == 0; });
 }
 
 // Those that the engine had confirmed and no longer has ended in a message that the snapshot stands in for.
@@ -124,6 +141,8 @@ void SimulatorCore::EpochChanged() {
   empty.free_blocks = empty.total_blocks = options_.profile.limits.num_gpu_blocks - 1;
   predictor_->OnSnapshot(empty, now_, pending);
   held_ = 0;
+  prefill_due_ = 0;
+  aborted_.clear();
   last_progress_ = now_;
   Progress(now_);
 }
@@ -167,7 +186,11 @@ EnqueueReply SimulatorCore::OnEnqueue(const EnqueueOrder& order, Instant now) {
   }
   const Reservation& r = order.reservation;
   if (!length_class_.Insert(r.request.value(), r.length.length_class)) return reply;  // a repeated order: idempotent
-  if (options_.level == SyncLevel::kFull) unconfirmed_.push_back({r, now + options_.confirm_timeout});
+  if (options_.level == SyncLevel::kFull) {
+    unconfirmed_.push_back({r, now + options_.confirm_timeout});
+  } else {
+    prefill_due_ += r.prompt_tokens;
+  }
   predictor_->OnEnqueue(r, now);
   ++versions_.reservations;
   ++counters_.enqueues;
@@ -218,12 +241,19 @@ void SimulatorCore::ExpireReservations(Instant now) {
   }
 }
 
+// What the step in flight may take at most, as far as the prompts are known that it may be computing.
+Duration SimulatorCore::LongestDue() const {
+  if (prefill_due_ == 0 || options_.profile.step_time.law == nullptr) return Duration();
+  const int64_t tokens = std::min<int64_t>(prefill_due_, options_.profile.limits.max_num_batched_tokens);
+  return options_.profile.step_time.At({tokens, 0, 0, 0});
+}
+
 Liveness SimulatorCore::LivenessAt(Instant now) const {
   if (!options_.liveness) return Liveness::kFresh;
   const Duration silent = now - last_heard_;
   if (silent >= options_.dead_after) return Liveness::kUnreachable;
   if (held_ > 0) {
-    const Duration bound = std::max(options_.dead_after, longest_step_ * 5);
+    const Duration bound = std::max(options_.dead_after, std::max(longest_step_, LongestDue()) * 5);
     if (now - last_progress_ >= bound) return Liveness::kHung;
   }
   return silent >= options_.stale_after ? Liveness::kStale : Liveness::kFresh;

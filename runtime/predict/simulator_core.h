@@ -122,9 +122,17 @@ class SimulatorCore {
     Instant expires;
   };
 
+  struct AbortedLately {
+    RequestId request;
+    int32_t steps;  // that may still list it
+  };
+  static constexpr int32_t kStepsInFlight = 3;  // one more than any engine's pipeline holds
+
   void Apply(StreamMessage& message);
   void ApplyStep(const BatchTrace& trace);
   void ApplySnapshot(const Snapshot& snapshot);
+  void ForgetAborted();
+  Duration LongestDue() const;
   void ForgetEnded(const Snapshot& snapshot);
   void EpochChanged();
   bool Confirm(RequestId request);
@@ -142,8 +150,10 @@ class SimulatorCore {
   Instant as_of_;                         // the state is known up to here
   Instant last_heard_;
   Instant last_progress_;
-  Duration longest_step_;  // recent: a long step is no hang
-  int32_t held_ = 0;       // requests that the last heartbeat saw in the engine
+  Duration longest_step_;    // recent: a long step is no hang
+  int32_t held_ = 0;         // requests that the last heartbeat saw in the engine
+  int64_t prefill_due_ = 0;  // prompt tokens taken in and not yet computed, cached ones included
+  std::vector<AbortedLately> aborted_;
   SimulatorCounters counters_;
   DriftCounters drift_;
 };
