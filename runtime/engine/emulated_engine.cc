@@ -302,6 +302,11 @@ void LoopedEngine::RunUntil(Instant until, EngineSink& sink) {
 void LoopedEngine::AddInboxTo(Snapshot& snapshot) const {
   for (size_t i = inbox_head_; i < inbox_.size() && inbox_[i].at <= ran_to_; ++i) {
     const EngineRequest& q = inbox_[i].request;
+    if (!inbox_[i].is_request && !snapshot.exact) {  // gone as soon as the batch allows: an exact one says what the core holds
+      const auto is = [&q](const Snapshot::Request& r) { return r.request == q.id; };
+      std::erase_if(snapshot.running, is);
+      std::erase_if(snapshot.waiting, is);
+    }
     bool stays = inbox_[i].is_request && !Refusal(q);
     for (size_t k = i + 1; stays && k < inbox_.size(); ++k) stays = inbox_[k].is_request || inbox_[k].request.id != q.id;
     if (!stays) continue;
