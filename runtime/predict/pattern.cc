@@ -325,7 +325,8 @@ Prediction PatternPredictor::Predict(const PredictQuery& query, Instant now) {
     const double steps = waited <= 0 ? 0.0 : std::max(1.0, std::ceil(waited / std::max(step, 1.0)));
     Decode(p, steps + (profile_.limits.async_scheduling ? 1 : 0));
   } else if (profile_.limits.async_scheduling && p.running >= 0.5) {
-    CloseStep(p);
+    // The backlog's last batch is composed one step ahead, so the request comes in behind it; at the very end of a batch it still joins.
+    if (waited > 0) CloseStep(p);
     Decode(p, 1);
   }
   p.ns = std::max(p.ns, waited);
