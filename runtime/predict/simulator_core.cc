@@ -139,6 +139,7 @@ void SimulatorCore::EpochChanged() {
   for (const Unconfirmed& u : unconfirmed_) pending.push_back(u.reservation);
   Snapshot empty;
   empty.free_blocks = empty.total_blocks = options_.profile.limits.num_gpu_blocks - 1;
+  if (options_.level == SyncLevel::kFull) ForgetEnded(empty);
   predictor_->OnSnapshot(empty, now_, pending);
   held_ = 0;
   prefill_due_ = 0;

@@ -259,6 +259,7 @@ TEST_F(SimulatorCoreTest, ANewEpochDiscardsTheMirrorKeepsReservationsAndDropsLat
   EXPECT_EQ(predictor_->arrived, std::vector<uint64_t>{1});
   EXPECT_EQ(core_->sync_counters().old_epoch, 1u);
   EXPECT_EQ(core_->unconfirmed(), 1u);
+  EXPECT_EQ(core_->assigned(), 1u) << "what the old engine had confirmed died with it";
 }
 
 TEST_F(SimulatorCoreTest, AStepThatWasInFlightDoesNotBringAnAbortedRequestBack) {
