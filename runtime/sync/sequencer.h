@@ -28,7 +28,7 @@ struct SequencerCounters {
   uint64_t reordered = 0;  // came ahead of their turn and were applied from the window
   uint64_t duplicate = 0;  // seq already applied or held
   uint64_t old_epoch = 0;
-  uint64_t gap = 0;     // gaps opened (first message ahead of a missing one)
+  uint64_t gap = 0;     // distinct gaps: missing runs of messages with a later one at hand
   uint64_t resync = 0;  // ResyncRequests for distinct gaps
   uint64_t resync_repeated = 0;
   uint64_t overflow = 0;    // held messages given up because the window was full while a snapshot was awaited
@@ -190,6 +190,7 @@ class Sequencer {
       ++counters_.reordered;
       sink.Apply(h.message);
     }
+    if (!held_.empty()) ++counters_.gap;                                  // behind the one that closed lies another
     if (awaiting_snapshot_ && held_.empty()) awaiting_snapshot_ = false;  // the missing message came after all
     if (!awaiting_snapshot_) deadline_ = held_.empty() ? Instant::Max() : now + options_.gap_timeout;
   }
