@@ -156,7 +156,7 @@ void MirrorWatch::OnStep(const BatchTrace& trace) {
   for (const BatchTrace::Finish& f : trace.finished) Release(f.request);
   inner_->OnStep(trace);
   if (fresh_) fresh_->OnStep(trace);
-  agrees_ = agrees_ || inner_->kind() == PredictorKind::kPattern || inner_->running() + inner_->waiting() == 0;
+  agrees_ = agrees_ || inner_->running() + inner_->waiting() == 0;
 }
 
 void MirrorWatch::OnAggregate(const AggregateState& state, const BatchTrace* step) {
@@ -181,16 +181,16 @@ void MirrorWatch::OnSnapshot(const Snapshot& snapshot, Instant as_of, const std:
           return s != nullptr && *s == snapshot;
         },
         true);
-    std::erase_if(reserved_, [&](const Reserved& r) {  // what is in neither list has ended
-      if (level_ != SyncLevel::kFull) return false;    // an outcome will tell
-      const auto is = [&](const auto& other) { return other.request == r.reservation.request; };
-      return std::none_of(snapshot.running.begin(), snapshot.running.end(), is) &&
-             std::none_of(snapshot.waiting.begin(), snapshot.waiting.end(), is) &&
-             std::none_of(reservations.begin(), reservations.end(), is);
-    });
     last_snapshot_ = snapshot;
     last_unconfirmed_ = reservations;
   }
+  std::erase_if(reserved_, [&](const Reserved& r) {  // what is in neither list has ended
+    if (level_ != SyncLevel::kFull) return false;    // an outcome will tell
+    const auto is = [&](const auto& other) { return other.request == r.reservation.request; };
+    return std::none_of(snapshot.running.begin(), snapshot.running.end(), is) &&
+           std::none_of(snapshot.waiting.begin(), snapshot.waiting.end(), is) &&
+           std::none_of(reservations.begin(), reservations.end(), is);
+  });
   inner_->OnSnapshot(snapshot, as_of, reservations);
   if (fresh_) fresh_->OnSnapshot(snapshot, as_of, reservations);
 }

@@ -106,9 +106,9 @@ class MirrorWatch final : public Predictor {
     Instant at;
   };
   const std::vector<Reserved>& reserved() const { return reserved_; }  // in order; released ones gone
-  // `fresh` begins with the reservations and the latest snapshot, hears the same from here on, and has to answer alike, to the
-  // last nanosecond: patterns once a step has come, the others, which know more of the step in flight than a snapshot tells, once
-  // the engine was empty. Learnt state is apart: quantiles beyond the median, and what prefixes were seen.
+  // `fresh` begins with the reservations and the latest snapshot, hears the same from here on, and, once the engine was empty, has
+  // to answer alike, to the last nanosecond (before, a mirror may know more of the step in flight than a snapshot tells). Learnt
+  // state is apart: quantiles beyond the median, and what prefixes were seen.
   void CompareWith(std::unique_ptr<Predictor> fresh);
   uint64_t compared() const { return compared_; }
 
