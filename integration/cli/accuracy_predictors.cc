@@ -165,8 +165,8 @@ void PrintMetric(const accuracy::MetricScore& m) {
 void Print(const Subject& s, const std::vector<Row>& rows) {
   std::printf("%s: %lld requests, %lld steps; errors and shares in per cent\n", s.name.c_str(),
               static_cast<long long>(s.run.requests), static_cast<long long>(s.run.steps));
-  std::printf("%-19s %-19s %-18s | %-43s | %s\n", "step time", "output length", "predictor", "TTFT: APE p50/p95/p99, bias, rank,",
-              "E2E: the same");
+  std::printf("%-19s %-19s %-18s | %-43s | %s\n", "step time", "output length", "predictor",
+              "TTFT: APE p50/p95/p99, bias, rank,", "E2E: the same");
   std::printf("%-19s %-19s %-18s | %43s |\n", "", "", "", "covered by p50/p90");
   for (const Row& row : rows) {
     std::printf("%-19s %-19s %-18s", row.step_time, std::string(accuracy::LengthKnowledgeName(row.lengths)).c_str(),

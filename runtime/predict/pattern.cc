@@ -26,7 +26,8 @@ void PatternPredictor::Discard(uint64_t& reason) {
 }
 
 void PatternPredictor::Learn(const BatchTrace& step) {
-  if (step_time_.Observe({step.prefill_tokens, step.prefill_ctx_tokens, step.decode_seqs, step.decode_kv_tokens}, step.duration))
+  if (step_time_.Observe({step.prefill_tokens, step.prefill_ctx_tokens, step.decode_seqs, step.decode_kv_tokens},
+                         step.duration))
     Discard(counters_.by_calibration);
 }
 

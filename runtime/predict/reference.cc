@@ -41,9 +41,7 @@ class ForkSink final : public EngineSink {
   RequestId tracked_;
 };
 
-StepShape ShapeOf(const BatchTrace& t) {
-  return {t.prefill_tokens, t.prefill_ctx_tokens, t.decode_seqs, t.decode_kv_tokens};
-}
+StepShape ShapeOf(const BatchTrace& t) { return {t.prefill_tokens, t.prefill_ctx_tokens, t.decode_seqs, t.decode_kv_tokens}; }
 
 // What was generated counts as prompt from here on: the segments, where they are known, have to say so too.
 void FitTo(int64_t prompt_tokens, RequestId id, std::vector<PromptSegment>& segments) {
@@ -81,9 +79,7 @@ class ReferencePredictor::ReplayLaw final : public StepTimeLaw {
     return s;
   }
   // From an idle asynchronous engine two batches are composed at one instant: only the first is the reported one.
-  void Replay(Duration real) {
-    real_ = static_cast<double>(std::max<int64_t>(1, real.nanos()));
-  }
+  void Replay(Duration real) { real_ = static_cast<double>(std::max<int64_t>(1, real.nanos())); }
   void Stop() { real_ = std::nullopt; }
   // A fork only asks the model, and may keep its pieces.
   void SetForking(bool on) { forking_ = on; }

@@ -26,7 +26,8 @@ const RequestId kA(1), kB(2);
 
 StepTimeModel Law(double step_ms, double prefill_us, double decode_us, double kv_ns) {
   StepTimeModel m;
-  m.law = std::make_shared<AffineStepTime>(AffineStepTime::Coefficients{step_ms * 1e6, prefill_us * 1e3, decode_us * 1e3, kv_ns});
+  m.law =
+      std::make_shared<AffineStepTime>(AffineStepTime::Coefficients{step_ms * 1e6, prefill_us * 1e3, decode_us * 1e3, kv_ns});
   return m;
 }
 
@@ -245,7 +246,8 @@ TEST(RecordedPredictionsTest, TheFirstTokenOfTheAsynchronousServerIsForeseenToOn
 }
 
 TEST(RecordedPredictionsTest, NinetyPercentAreWithinTheNinetiethPercentile) {
-  for (const auto& [directory, instance] : {std::pair{"vllm-async-live", "i0"}, {"vllm-cpu-live", "i0"}, {"vllm-cpu-live", "i1"}}) {
+  for (const auto& [directory, instance] :
+       {std::pair{"vllm-async-live", "i0"}, {"vllm-cpu-live", "i0"}, {"vllm-cpu-live", "i1"}}) {
     const auto run = Shared(directory, instance);
     if (!run) GTEST_SKIP() << "no recordings: FORETOKEN_SHARED is unset or holds none";
     for (const PredictorKind kind : kAll) {
