@@ -103,6 +103,7 @@ void MirrorWatch::OnEnqueue(const Reservation& reservation, Instant now) {
   for (const Reserved& r : reserved_)
     verdict_->Expect(!(r.reservation.request == reservation.request), name_ + ": reserved twice for one request");
   reserved_.push_back({reservation, now});
+  confirmed_.erase(reservation.request.value());
   inner_->OnEnqueue(reservation, now);
   if (fresh_) fresh_->OnEnqueue(reservation, now);
 }
@@ -122,6 +123,7 @@ void MirrorWatch::OnArrived(RequestId request, Instant at) {
         return a != nullptr && a->request == request && a->at == at;
       },
       false);
+  confirmed_.insert(request.value());
   inner_->OnArrived(request, at);
   if (fresh_) fresh_->OnArrived(request, at);
 }
@@ -183,6 +185,14 @@ void MirrorWatch::OnSnapshot(const Snapshot& snapshot, Instant as_of, const std:
         true);
     last_snapshot_ = snapshot;
     last_unconfirmed_ = reservations;
+  }
+  for (const auto* list : {&snapshot.running, &snapshot.waiting})
+    for (const Snapshot::Request& r : *list) confirmed_.insert(r.request.value());
+  for (const Reserved& r : reserved_) {
+    const auto is = [&](const Reservation& other) { return other.request == r.reservation.request; };
+    const bool kept = std::any_of(reservations.begin(), reservations.end(), is);
+    verdict_->Expect(level_ != SyncLevel::kFull || kept || confirmed_.count(r.reservation.request.value()) > 0,
+                     name_ + ": a snapshot made its mirror forget a reservation that it does not include");
   }
   std::erase_if(reserved_, [&](const Reserved& r) {  // what is in neither list has ended
     if (level_ != SyncLevel::kFull) return false;    // an outcome will tell

@@ -129,8 +129,9 @@ class MirrorWatch final : public Predictor {
   Snapshot last_snapshot_;
   std::vector<Reservation> last_unconfirmed_;
   std::pair<RequestId, Instant>
-      both_;                    // gone by the stream's word while it was reserved: a SCHEDULER may say so at the same instant
-  std::set<uint64_t> aborted_;  // by the stream's word
+      both_;                      // gone by the stream's word while it was reserved: a SCHEDULER may say so at the same instant
+  std::set<uint64_t> confirmed_;  // by an arrival or a snapshot
+  std::set<uint64_t> aborted_;    // by the stream's word
   std::unique_ptr<Predictor> fresh_;
   bool agrees_ = false;  // fresh_ must answer alike from here on
   uint64_t compared_ = 0;
