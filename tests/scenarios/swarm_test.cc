@@ -40,7 +40,7 @@ TEST(SwarmTest, EveryInvariantHoldsInEverySeedsCluster) {
   std::signal(SIGABRT, OnAbort);
   SwarmResult total;
   int failures = 0;
-  const auto seeds = testing::Seeds(200);
+  const auto seeds = testing::Seeds(400);
   for (const uint64_t seed : seeds) {
     running_seed = seed;
     const Scenario scenario = DrawScenario(seed);
