@@ -132,7 +132,7 @@ class ClusterBuilder {
 
   Status AddSchedulers() {
     std::vector<SchedulerCore::InstanceInfo> infos;
-    for (const RunOptions::Instance& i : run_.instances) infos.push_back({i.profile.step_time, i.kv_tokens, i.models});
+    for (const RunOptions::Instance& i : run_.instances) infos.push_back({i.profile.step_time, i.facts});
     for (int32_t k = 0; k < std::max(run_.scheduler_count, 1); ++k) {
       SchedulerActorOptions o;
       o.core = run_.scheduler;

@@ -114,7 +114,7 @@ struct Setup {
   InstanceActorOptions options;
 };
 
-caf::behavior Instance(caf::stateful_actor<InstanceState>* self, const std::shared_ptr<Setup>& setup) {
+caf::behavior InstanceBehavior(caf::stateful_actor<InstanceState>* self, const std::shared_ptr<Setup>& setup) {
   self->state.shell = std::make_unique<InstanceShell>(self, setup->clock, std::move(setup->options));
   InstanceShell* shell = self->state.shell.get();
   return {
@@ -131,7 +131,7 @@ caf::behavior Instance(caf::stateful_actor<InstanceState>* self, const std::shar
 }  // namespace
 
 caf::actor SpawnInstance(caf::actor_system& system, const HostClock& clock, InstanceActorOptions options) {
-  return caf::actor(system.spawn(Instance, std::make_shared<Setup>(Setup{clock, std::move(options)})));
+  return caf::actor(system.spawn(InstanceBehavior, std::make_shared<Setup>(Setup{clock, std::move(options)})));
 }
 
 }  // namespace foretoken

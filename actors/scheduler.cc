@@ -78,7 +78,9 @@ class SchedulerShell final : private SchedulerEffects {
     }
     Pump();
   }
-  void On(const CandidateCall& call) { core_->SetCandidate(call.instance, call.usable); }
+  void On(const CandidateCall& call) {
+    core_->SetState(call.instance, call.usable ? InstanceState::kServing : InstanceState::kDead);
+  }
   SchedulerStatus Status() const {
     SchedulerStatus s{core_->counters(), core_->open_rounds(), queue_.size(), core_->ledger().assigned(), 0};
     for (const bool down : down_) s.simulators_down += down;

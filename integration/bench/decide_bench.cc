@@ -259,7 +259,7 @@ class Row {
     o.core.policy = "min_e2e";
     o.core.decision_deadline = Duration::Millis(100);  // the price of every answer is wanted
     o.core.seed = options_.seed;
-    o.infos.assign(static_cast<size_t>(candidates_), {model_, 0, {}});
+    o.infos.assign(static_cast<size_t>(candidates_), SchedulerCore::InstanceInfo{model_, {}});
     auto lengths = MakeLengthEstimator(LengthEstimatorKind::kSampled);
     if (!lengths.ok()) return lengths.error();
     o.lengths = std::move(lengths).value();

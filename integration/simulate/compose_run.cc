@@ -20,8 +20,9 @@ RunOptions::Instance ComposeInstance(const Topology& topology, const InstanceSpe
   out.profile.slo = topology.pools[spec.instance.pool].slo;
   out.profile.expected_arrivals = topology.predictor.expected_arrivals;
   out.profile.calibrate = topology.predictor.calibrate;
-  out.models = spec.instance.models;
-  out.kv_tokens = engine.kv_tokens();
+  out.facts = spec.instance;
+  out.facts.kv_tokens = engine.kv_tokens();
+  out.facts.max_model_len = engine.limits.max_model_len;
   return out;
 }
 

@@ -115,7 +115,7 @@ class VirtualHost final : private SchedulerEffects, private InstanceEffects, pri
 
 Status VirtualHost::BuildSchedulers() {
   std::vector<SchedulerCore::InstanceInfo> infos;
-  for (const RunOptions::Instance& i : options_.instances) infos.push_back({i.profile.step_time, i.kv_tokens, i.models});
+  for (const RunOptions::Instance& i : options_.instances) infos.push_back({i.profile.step_time, i.facts});
   for (int32_t k = 0; k < std::max(options_.scheduler_count, 1); ++k) {
     SchedulerCore::Options o = options_.scheduler;
     if (k > 0) o.seed = Mix64(o.seed, static_cast<uint64_t>(k));

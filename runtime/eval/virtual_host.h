@@ -14,6 +14,7 @@
 #include "runtime/fault/fault_plan.h"
 #include "runtime/fault/link.h"
 #include "runtime/metrics/rank_agreement.h"
+#include "runtime/model/instance.h"
 #include "runtime/model/request.h"
 #include "runtime/predict/predictor.h"
 #include "runtime/predict/simulator_core.h"
@@ -29,8 +30,7 @@ struct RunOptions {
     std::string name;
     EmulatedEngine::Options engine;  // the truth
     InstanceProfile profile;         // what its predictor knows
-    std::vector<ModelId> models;     // empty: any
-    int64_t kv_tokens = 0;
+    foretoken::Instance facts;       // what the SCHEDULER knows of it
   };
   std::vector<Instance> instances;
   SchedulerCore::Options scheduler;

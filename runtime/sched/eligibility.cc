@@ -24,7 +24,8 @@ bool DoesPart(const Instance& instance, PlacementRole part) {
 }  // namespace
 
 Exclusion ExclusionOf(const RequestMeta& request, PlacementRole part, const Instance& instance) {
-  if (!Serves(instance, request.model)) return Exclusion::kModel;
+  const bool known = !instance.models.empty() || !instance.adapters.empty();  // else it is yet to be learnt
+  if (known && !Serves(instance, request.model)) return Exclusion::kModel;
   if (!DoesPart(instance, part)) return Exclusion::kRole;
   const int64_t prompt = request.prompt_tokens.value();
   if (instance.max_model_len > 0 && prompt >= instance.max_model_len) return Exclusion::kTooLong;

@@ -36,29 +36,33 @@ SchedulerCore::SchedulerCore(Options options, std::vector<InstanceInfo> instance
       policy_(std::move(policy)),
       prng_(Prng::ForStream(options_.seed, 0x5C4ED)),
       ledger_(instances_.size()),
-      usable_(instances_.size(), true),
       down_until_(instances_.size()) {}
 
 void SchedulerCore::OnSchedule(const RequestMeta& request, Instant now, SchedulerEffects& effects) {
   Begin(request, now, 0, nullptr, effects);
 }
 
-bool SchedulerCore::CanServe(InstanceId instance, const RequestMeta& request, const Attempts* attempts, Instant now) const {
-  if (!usable_[instance.value()] || now < down_until_[instance.value()]) return false;
-  const InstanceInfo& info = instances_[instance.value()];
-  if (!info.models.empty() && !Contains(info.models, request.model)) return false;
-  return attempts == nullptr || !Contains(attempts->excluded, instance);
+void SchedulerCore::FindTargets(const RequestMeta& request, const Attempts* attempts, Instant now) {
+  targets_.clear();
+  exclusions_.clear();
+  for (uint32_t i = 0; i < instances_.size(); ++i) {
+    const InstanceId id(i);
+    const Exclusion exclusion = ExclusionOf(request, PlacementRole::kWhole, instances_[i].facts);
+    exclusions_.push_back(exclusion);
+    const bool failed = attempts != nullptr && Contains(attempts->excluded, id);
+    if (exclusion == Exclusion::kNone && now >= down_until_[i] && !failed) targets_.push_back(id);
+  }
 }
 
 void SchedulerCore::Begin(const RequestMeta& request, Instant now, int32_t attempt, const Attempts* attempts,
                           SchedulerEffects& effects) {
-  targets_.clear();
-  for (uint32_t i = 0; i < instances_.size(); ++i)
-    if (CanServe(InstanceId(i), request, attempts, now)) targets_.push_back(InstanceId(i));
+  FindTargets(request, attempts, now);
   if (targets_.empty()) {
     ++counters_.rejected_no_candidate;
     attempts_.Erase(request.id.value());
-    effects.Reject(request.id, attempt == 0 ? OutcomeReason::kNoCandidate : OutcomeReason::kRetriesExhausted);
+    const bool ineligible = !Contains(exclusions_, Exclusion::kNone);
+    const OutcomeReason first = ineligible ? RejectionOf(exclusions_) : OutcomeReason::kNoCandidate;
+    effects.Reject(request.id, attempt == 0 ? first : OutcomeReason::kRetriesExhausted);
     return;
   }
   Round& round = Acquire();
@@ -109,8 +113,8 @@ void SchedulerCore::Choose(Round& round, Instant now, SchedulerEffects& effects)
   int32_t answered = 0;
   for (const FanOut::Target& t : round.fan_out.targets()) {
     const InstanceInfo& info = instances_[t.instance.value()];
-    Candidate c{t.instance, ledger_.load(t.instance), nullptr, info.step_time.law ? &info.step_time : nullptr, info.kv_tokens,
-                0};
+    Candidate c{
+        t.instance, ledger_.load(t.instance), nullptr, info.step_time.law ? &info.step_time : nullptr, info.facts.kv_tokens, 0};
     if (t.outcome == ReplyOutcome::kAnswered) {
       c.prediction = &t.prediction;
       c.cached_tokens = t.prediction.cached_tokens.value();

@@ -17,11 +17,13 @@
 #include "runtime/base/prng.h"
 #include "runtime/base/result.h"
 #include "runtime/base/units.h"
+#include "runtime/model/instance.h"
 #include "runtime/model/prediction.h"
 #include "runtime/model/request.h"
 #include "runtime/perf/step_time_model.h"
 #include "runtime/predict/enqueue_order.h"
 #include "runtime/sched/assignment_ledger.h"
+#include "runtime/sched/eligibility.h"
 #include "runtime/sched/fan_out.h"
 #include "runtime/sched/policy.h"
 #include "runtime/workload/length_estimator.h"
@@ -98,8 +100,7 @@ class SchedulerCore {
  public:
   struct InstanceInfo {
     StepTimeModel step_time;  // law may be null: unknown speed
-    int64_t kv_tokens = 0;
-    std::vector<ModelId> models;
+    Instance facts;           // what it serves and holds; its state may change (SetState)
   };
   struct Options {
     std::string policy = "auto";
@@ -134,9 +135,8 @@ class SchedulerCore {
   // The client has gone.
   void OnCancelled(RequestId request, SchedulerEffects& effects);
 
-  // Whether the instance may be chosen (liveness, membership). All may at the start.
-  void SetCandidate(InstanceId instance, bool usable) { usable_[instance.value()] = usable; }
-  bool IsCandidate(InstanceId instance) const { return usable_[instance.value()]; }
+  // Membership: only a serving instance takes anything new.
+  void SetState(InstanceId instance, InstanceState state) { instances_[instance.value()].facts.state = state; }
 
   PolicyNeeds needs() const { return policy_->needs(); }
   const AssignmentLedger& ledger() const { return ledger_; }
@@ -167,7 +167,8 @@ class SchedulerCore {
   SchedulerCore(Options options, std::vector<InstanceInfo> instances, LengthEstimator* lengths, std::unique_ptr<Policy> policy);
 
   void Begin(const RequestMeta& request, Instant now, int32_t attempt, const Attempts* attempts, SchedulerEffects& effects);
-  bool CanServe(InstanceId instance, const RequestMeta& request, const Attempts* attempts, Instant now) const;
+  // Fills targets_; exclusions_ says of every instance why it is none (kNone: down for the moment, or it failed this request).
+  void FindTargets(const RequestMeta& request, const Attempts* attempts, Instant now);
   void ExcludeUnusable();
   void Choose(Round& round, Instant now, SchedulerEffects& effects);
   void Commit(Round& round, Instant now, SchedulerEffects& effects);
@@ -182,7 +183,6 @@ class SchedulerCore {
   std::unique_ptr<Policy> policy_;
   Prng prng_;
   AssignmentLedger ledger_;
-  std::vector<bool> usable_;
   std::vector<Instant> down_until_;
   uint64_t next_decision_ = 1;
   std::vector<std::unique_ptr<Round>> rounds_;  // a pool: addresses stay
@@ -191,7 +191,8 @@ class SchedulerCore {
   IdMap<Attempts> attempts_;           // requests that have failed at least once
   std::vector<Candidate> candidates_;  // scratch of Choose
   std::vector<double> scores_;
-  std::vector<InstanceId> targets_;  // scratch of Begin
+  std::vector<Exclusion> exclusions_;  // scratch of Begin, as targets_
+  std::vector<InstanceId> targets_;    // scratch of Begin
   SchedulerCounters counters_;
 };
 

@@ -28,7 +28,7 @@ RunOptions Alike(size_t instances) {
     i.engine.step_time.law = std::make_shared<AffineStepTime>(AffineStepTime::Coefficients{5e6, 4e4, 6e4, 12});
     i.profile.limits = i.engine.config;
     i.profile.step_time = i.engine.step_time;
-    i.kv_tokens = 63'984;
+    i.facts.kv_tokens = 63'984;
     o.instances.push_back(std::move(i));
   }
   o.scheduler.policy = "min_e2e";

@@ -38,7 +38,7 @@ RunOptions::Instance DrawInstance(uint64_t seed, size_t k, bool slow) {
   i.profile.step_time = i.engine.step_time;
   i.profile.step_time.factor = prng.Chance(0.5) ? 1.0 : 0.8;  // the predictor's table is 20 % too fast
   i.profile.calibrate = prng.Chance(0.5);
-  i.kv_tokens = int64_t{c.num_gpu_blocks - 1} * c.block_size;
+  i.facts.kv_tokens = int64_t{c.num_gpu_blocks - 1} * c.block_size;
   return i;
 }
 

@@ -60,7 +60,7 @@ inline RunOptions RandomRunOptions(uint64_t seed, const std::string& policy, Pre
     i.profile.limits = i.engine.config;
     i.profile.step_time = i.engine.step_time;
     i.profile.step_time.factor = prng.Chance(0.5) ? 1.0 : 0.8;
-    i.kv_tokens = int64_t{i.engine.config.num_gpu_blocks - 1} * i.engine.config.block_size;
+    i.facts.kv_tokens = int64_t{i.engine.config.num_gpu_blocks - 1} * i.engine.config.block_size;
     o.instances.push_back(std::move(i));
   }
   o.scheduler.policy = policy;

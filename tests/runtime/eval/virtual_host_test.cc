@@ -53,7 +53,9 @@ class CheckingMirror final : public Predictor {
     last_end_ = t.end();
     for (RequestId p : t.preempted) EXPECT_EQ(running_.erase(p.value()), 1u), waiting_.insert(p.value());
     for (const auto& a : t.admitted) {
-      EXPECT_EQ(waiting_.erase(a.request.value()), 1u) << "admitted without having arrived";
+      // A snapshot has those running that a batch in flight admitted; that batch's trace, which comes behind it, names them again.
+      const bool in_snapshot = seen_snapshot_ && running_.contains(a.request.value());
+      EXPECT_TRUE(waiting_.erase(a.request.value()) == 1 || in_snapshot) << "admitted without having arrived";
       running_.insert(a.request.value());
     }
     for (const auto& f : t.finished)
@@ -67,6 +69,7 @@ class CheckingMirror final : public Predictor {
     for (const auto& r : s.waiting) waiting_.insert(r.request.value());
     for (const auto& r : pending) reserved_.insert(r.request.value());
     next_step_.reset();  // a restart begins at 0, a resync anywhere
+    seen_snapshot_ = true;
     last_end_ = Instant();
     ++seen_->snapshots;
   }
@@ -90,6 +93,7 @@ class CheckingMirror final : public Predictor {
   Seen* seen_;
   std::set<uint64_t> reserved_, waiting_, running_;
   std::optional<uint64_t> next_step_;
+  bool seen_snapshot_ = false;
   Instant last_end_, last_now_;
 };
 
@@ -122,7 +126,7 @@ RunOptions Options(size_t instances, std::string policy, Seen* seen, uint64_t se
     i.engine.noise = {Mix64(seed, k), 0.02};
     i.profile.step_time = i.engine.step_time;
     i.profile.limits = i.engine.config;
-    i.kv_tokens = 599 * 16;
+    i.facts.kv_tokens = 599 * 16;
     o.instances.push_back(i);
   }
   o.scheduler.policy = std::move(policy);
@@ -161,7 +165,10 @@ TEST(VirtualHostTest, EveryPolicyCompletesEveryRequestOnceInCausalOrder) {
   for (std::string_view policy : KnownPolicies()) {
     SCOPED_TRACE(policy);
     Seen seen;
-    const RunResult r = Play(Options(4, std::string(policy), &seen), trace);
+    RunOptions o = Options(4, std::string(policy), &seen);
+    // An asynchronous engine's counts are those at the update, with the next batch's admissions, which a mirror learns a step later.
+    for (RunOptions::Instance& i : o.instances) i.engine.config.async_scheduling = false;
+    const RunResult r = Play(o, trace);
     EXPECT_EQ(Count(r, OutcomeKind::kFinished), 400u);
     EXPECT_EQ(r.duplicated, 0u);
     for (size_t k = 0; k < trace.requests.size(); ++k) {

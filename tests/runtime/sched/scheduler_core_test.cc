@@ -202,7 +202,7 @@ TEST(SchedulerCoreTest, HungInstancesLeaveTheCandidatesUnlessTheyAreMost) {
 TEST(SchedulerCoreTest, NoInstanceForTheModelIsARejectionWithItsReason) {
   FixedLength lengths;
   std::vector<SchedulerCore::InstanceInfo> infos(1);
-  infos[0].models = {ModelId(3)};
+  infos[0].facts.models = {ModelId(3)};
   SchedulerCore::Options o;
   o.policy = "round_robin";
   auto core = std::move(SchedulerCore::Make(o, infos, &lengths)).value();
