@@ -64,6 +64,12 @@ TEST(FindingsTest, PredictionIsComparedWithTheBestSimplePolicyAndALossIsSaid) {
   EXPECT_NE(groups[0].overview.find("better in 0, worse in 1, tied in 0 of 1"), std::string::npos);
 }
 
+TEST(FindingsTest, TheReferenceOfAPredictivePolicyIsNeverAnotherPredictiveOne) {
+  const std::vector<FindingGroup> groups = FindingsOf(Given({{12, 12, 12}, {10, 10, 10}, {8, 8, 8}}));
+  ASSERT_EQ(groups.size(), 1u);
+  EXPECT_NE(groups[0].sentences.at(0).find("E2E mean -20.0 % ± 0.0 against least_requests (better)"), std::string::npos);
+}
+
 TEST(EvaluationTest, WithChangesOneDimensionOnly) {
   const Evaluation e = Given({{1, 2}, {3, 4}, {5, 6}});
   for (size_t from = 0; from < 3; ++from)
