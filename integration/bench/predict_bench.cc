@@ -7,7 +7,6 @@
 #include <utility>
 
 #include "runtime/base/check.h"
-#include "runtime/base/id_map.h"
 #include "runtime/base/prng.h"
 #include "runtime/engine/emulated_engine.h"
 #include "runtime/predict/make_predictor.h"

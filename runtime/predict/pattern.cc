@@ -70,19 +70,40 @@ void PatternPredictor::OnGone(RequestId request, Instant) {
   Forget(request);
 }
 
-void PatternPredictor::OnStep(const BatchTrace& trace) {
-  if (end_valid_) {
-    if (!trace.finished.empty() || !trace.preempted.empty() || !trace.cancelled.empty()) {
-      Discard(counters_.by_finish);
-    } else if (trace.prefill_tokens != 0 || !trace.admitted.empty() || trace.decode_seqs != decode_len_ || prefill_len_ != 0) {
-      Discard(counters_.by_pattern);
-    } else if (waiting_ > 0 && HasPlace()) {
-      // The backlog was not kept out: this batch had been composed before it came, and the kept state goes on without it.
-      Discard(counters_.by_pattern);
-    } else {
-      end_.ns -= StepNanos(0, 0, trace.decode_seqs, static_cast<double>(kv_tokens_ + running_));
-    }
+// A preempted request computes its context again.
+void PatternPredictor::Preempt(RequestId id) {
+  Known* k = known_.Find(id.value());
+  if (k == nullptr || k->started < 0) return;
+  const int32_t generated = step_ - k->started;
+  running_ = std::max(0, running_ - 1);
+  remaining_ = std::max<int64_t>(running_, remaining_ - std::max(0, k->expected - generated));
+  kv_tokens_ = std::max<int64_t>(0, kv_tokens_ - k->prompt - generated);
+  k->prompt += generated;
+  k->cached = 0;
+  k->expected = std::max(1, k->expected - generated);
+  k->started = -1;
+  ++waiting_;
+  waiting_tokens_ += k->prompt;
+  waiting_expected_ += k->expected;
+}
+
+// Whether the kept end state outlives the step: it does when the batch goes on as it was.
+void PatternPredictor::MoveEnd(const BatchTrace& trace) {
+  if (!end_valid_) return;
+  if (!trace.finished.empty() || !trace.preempted.empty() || !trace.cancelled.empty()) {
+    Discard(counters_.by_finish);
+  } else if (trace.prefill_tokens != 0 || !trace.admitted.empty() || trace.decode_seqs != decode_len_ || prefill_len_ != 0) {
+    Discard(counters_.by_pattern);
+  } else if (waiting_ > 0 && HasPlace()) {
+    // The backlog was not kept out: this batch had been composed before it came, and the kept state goes on without it.
+    Discard(counters_.by_pattern);
+  } else {
+    end_.ns -= StepNanos(0, 0, trace.decode_seqs, static_cast<double>(kv_tokens_ + running_));
   }
+}
+
+void PatternPredictor::OnStep(const BatchTrace& trace) {
+  MoveEnd(trace);
   prefill_len_ = trace.prefill_tokens;
   decode_len_ = trace.decode_seqs;
   clock_ns_ = trace.end().nanos();
@@ -113,22 +134,7 @@ void PatternPredictor::OnStep(const BatchTrace& trace) {
     remaining_ += std::max(1, k->expected - 1);
     kv_tokens_ += k->prompt + 1;
   }
-  // A preempted request computes its context again.
-  for (RequestId id : trace.preempted) {
-    Known* k = known_.Find(id.value());
-    if (k == nullptr || k->started < 0) continue;
-    const int32_t generated = step_ - k->started;
-    running_ = std::max(0, running_ - 1);
-    remaining_ = std::max<int64_t>(running_, remaining_ - std::max(0, k->expected - generated));
-    kv_tokens_ = std::max<int64_t>(0, kv_tokens_ - k->prompt - generated);
-    k->prompt += generated;
-    k->cached = 0;
-    k->expected = std::max(1, k->expected - generated);
-    k->started = -1;
-    ++waiting_;
-    waiting_tokens_ += k->prompt;
-    waiting_expected_ += k->expected;
-  }
+  for (RequestId id : trace.preempted) Preempt(id);
   for (const BatchTrace::Finish& f : trace.finished) {
     const Known* k = known_.Find(f.request.value());
     if (k != nullptr && f.reason != FinishReason::kAborted)

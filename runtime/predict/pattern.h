@@ -67,6 +67,8 @@ class PatternPredictor final : public Predictor {
   };
 
   void Forget(RequestId request);
+  void MoveEnd(const BatchTrace& trace);
+  void Preempt(RequestId id);
   void Discard(uint64_t& reason);
   void Learn(const BatchTrace& step);
   Point Start() const;
