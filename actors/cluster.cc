@@ -172,6 +172,8 @@ void Cluster::Stop() const {
 
 Result<Cluster> SpawnCluster(caf::actor_system& system, const HostClock& clock, const RunOptions& run,
                              const ClusterOptions& options) {
+  const Status plan = CheckFaultPlan(run.faults);
+  if (!plan.ok()) return plan.error();
   return ClusterBuilder(system, clock, run, options).Build();
 }
 

@@ -48,6 +48,7 @@ void ReadPredictor(ConfigMap& root, PredictorSpec& out, double& step_factor) {
   map.Bool("expected_arrivals", out.expected_arrivals);
   map.Bool("calibrate", out.calibrate);
   map.Bool("demote", out.demote);
+  if (out.demote) map.Fault("demote", "is not built yet: leave it false");
   map.Real("step_factor", {0, 100, true}, step_factor);
   map.Finish();
 }

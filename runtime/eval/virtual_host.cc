@@ -132,6 +132,8 @@ Status VirtualHost::BuildSchedulers() {
 Status VirtualHost::BuildLinks() {
   faults_ = !options_.faults.empty();
   if (!faults_) return Status();
+  const Status plan = CheckFaultPlan(options_.faults);
+  if (!plan.ok()) return plan;
   const uint64_t seed = options_.scheduler.seed;
   for (const RunOptions::Instance& i : options_.instances) {
     const LinkEnd instance{LinkRole::kInstance, i.name}, simulator{LinkRole::kSimulator, i.name};
@@ -450,6 +452,21 @@ void VirtualHost::Collect() {
 }
 
 }  // namespace
+
+Status CheckFaultPlan(const FaultPlan& plan) {
+  const auto sync_end = [](const std::optional<LinkRole>& role) {
+    return !role || *role == LinkRole::kInstance || *role == LinkRole::kSimulator;
+  };
+  for (size_t k = 0; k < plan.links.size(); ++k) {
+    const LinkRule& rule = plan.links[k];
+    const std::string name = "fault plan " + plan.name + ": links[" + std::to_string(k) + "]";
+    const bool same = rule.from && rule.to && *rule.from == *rule.to;
+    if (!sync_end(rule.from) || !sync_end(rule.to) || same)
+      return Error{name + ": only links between instance and simulator can be given faults yet"};
+    if (rule.faults.clock != ClockSkew{}) return Error{name + ".clock: clock skew is not applied yet: leave it out"};
+  }
+  return Status();
+}
 
 Result<RunResult> RunVirtual(const RunOptions& options, const Trace& trace, RunObserver* observer) {
   VirtualHost host(options, trace, observer);

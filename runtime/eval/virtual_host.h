@@ -88,6 +88,10 @@ struct RunResult {
   std::vector<std::string> instance_names;
 };
 
+// What of a fault plan the hosts of a run can do: links between instances and their simulators, without clock skew, and restarts.
+// Error: names the first rule that would silently do nothing.
+Status CheckFaultPlan(const FaultPlan& plan);
+
 class RunObserver {
  public:
   virtual ~RunObserver() = default;

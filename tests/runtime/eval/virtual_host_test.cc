@@ -261,6 +261,20 @@ TEST(VirtualHostTest, ARestartLosesNothingAndNothingRunsTwiceToItsEnd) {
   EXPECT_EQ(r.sync.epoch_change, 1u);
 }
 
+TEST(VirtualHostTest, AFaultThatWouldDoNothingIsRefused) {
+  FaultPlan plan;
+  plan.links.emplace_back();
+  EXPECT_TRUE(CheckFaultPlan(plan).ok());
+  plan.links[0].faults.clock.ppm = 20;
+  EXPECT_FALSE(CheckFaultPlan(plan).ok());
+  plan.links[0] = LinkRule();
+  plan.links[0].from = LinkRole::kScheduler;
+  EXPECT_FALSE(CheckFaultPlan(plan).ok());
+  plan.links[0] = LinkRule();
+  plan.links[0].from = LinkRole::kSimulator;
+  EXPECT_FALSE(CheckFaultPlan(plan).ok()) << "from a simulator to a simulator";
+}
+
 TEST(VirtualHostTest, RandomLinkFaultsKeepEveryMirrorConsistentAndEveryRequestAccountedFor) {
   for (const uint64_t seed : testing::Seeds(40)) {
     SCOPED_TRACE(::testing::Message() << "seed " << seed);
