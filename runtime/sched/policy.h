@@ -70,8 +70,10 @@ struct PolicyWeights {
   // one's by more than this is excluded (a pure SLO score starves requests).
   double slo_latency_weight = 0.1;
   Duration slo_ttft_guard = Duration::Seconds(2);
-  // auto: below this worst predicted P(violation) of the best candidate nothing is under stress.
-  double auto_stress = 0.02;
+  // auto: while the best candidate's expected violations are below this it goes by E2E + externality, else by the slo score. 0: always
+  // by slo, which without stress ranks alike. Measured (3 H100 + 3 A100 + 2 L40S, Azure conv, 0.7 of saturation): 0 meets the SLO for
+  // 100 % with mean E2E 4.10 s, 0.02 for 95 % with 4.03 s.
+  double auto_stress = 0;
   // hybrid: seconds per request outstanding, and per uncached prompt token.
   double hybrid_load_weight = 0.002;
   double hybrid_prefill_weight = 0.0;
