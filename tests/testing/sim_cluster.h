@@ -85,10 +85,11 @@ struct Relay {
 
 template <class... Ms>
 caf::actor SpawnProbe(caf::actor_system& system, const std::shared_ptr<Inbox<Ms...>>& inbox) {
-  return system.spawn([inbox](caf::event_based_actor* self) -> caf::behavior {
-    return {[self](const Relay& r) { self->send(r.to, r.message); },
-            [inbox](const Ms& m) { inbox->messages.emplace_back(m); }...};
-  });
+  // With an argument: CAF 0.17 reads a null pointer for a function that is spawned without one (harmless, but it aborts here).
+  const auto probe = [](caf::event_based_actor* self, const std::shared_ptr<Inbox<Ms...>>& box) -> caf::behavior {
+    return {[self](const Relay& r) { self->send(r.to, r.message); }, [box](const Ms& m) { box->messages.emplace_back(m); }...};
+  };
+  return system.spawn(probe, inbox);
 }
 
 struct ActorRun {
