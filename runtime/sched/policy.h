@@ -20,7 +20,7 @@
 
 namespace foretoken {
 
-// The scheduler's own account of an instance, from its dispatches and their outcomes (ledger.h).
+// The scheduler's own account of an instance, from its dispatches and their outcomes (assignment_ledger.h).
 struct LoadView {
   int32_t requests = 0;              // assigned and not ended
   int32_t prefilling = 0;            // of these, without a first token yet
