@@ -49,6 +49,7 @@ class SchedulerShell final : private SchedulerEffects {
   }
 
   void On(const PredictedReply& reply) {
+    if (options_.on_reply) options_.on_reply(reply);
     const Instant now = clock_.Now();
     for (const Prediction& p : reply.predictions) core_->OnPrediction(reply.decision, p, now, *this);
     Pump();

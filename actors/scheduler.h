@@ -31,6 +31,7 @@ struct SchedulerActorOptions {
   // Rounds open at once; what comes beyond waits its turn, in order. 1: strictly one after another, as the plain virtual host.
   size_t open_rounds_max = 1024;
   std::function<void(const DecisionRecord&)> on_decision;  // called in the actor; may be empty
+  std::function<void(const PredictedReply&)> on_reply;     // likewise, before the reply is used
 };
 
 // Error: as SchedulerCore::Make.

@@ -1,37 +1,33 @@
-// What a decision costs through the real actors of one process: from a client's ScheduleCall to its DispatchCall, over K candidates
-// that are loaded as stated, the winner's Enqueue and one sync message per decision included. Only the engines are missing: what they
-// would send comes from a feeder that was filled beforehand, so that an engine's own work is not measured.
+// What a decision costs through the real actors of one process: from a client's ScheduleCall to its DecisionNote, over K candidates
+// that are loaded as stated, the winner's Enqueue and one sync message per decision included.
+//
+// And its critical path: a decision completes at the slowest reply, so with enough workers it takes the longest prediction and what
+// waits, with one worker the sum of them.
 #pragma once
 
 #include <cstdint>
 #include <string>
 #include <vector>
 
+#include "integration/bench/loaded_simulator.h"
 #include "runtime/base/result.h"
-#include "runtime/model/prediction.h"
 #include "runtime/perf/step_time_model.h"
 
 namespace foretoken {
 
 struct DecideBenchOptions {
+  LoadOptions load;
   std::vector<int32_t> candidates = {1, 8, 64, 256, 1024};
   std::vector<int32_t> in_flight = {1, 8};
   std::vector<std::string> hosting = {"actor", "shard"};
-  PredictorKind predictor = PredictorKind::kTimeline;
-  int32_t running = 32;  // per instance
-  int32_t waiting = 16;
   int32_t shard_size = 64;
   int32_t workers = 1;
   double seconds = 1.5;  // per row
-  uint64_t seed = 1;
 };
 
 struct DecideBenchRow {
   int32_t candidates = 0;
   std::string hosting;
-  std::string predictor;
-  int32_t running = 0;
-  int32_t waiting = 0;
   int32_t in_flight = 0;
   double p50_us = 0;
   double p99_us = 0;
@@ -39,6 +35,11 @@ struct DecideBenchRow {
   double decisions_per_second = 0;
   uint64_t decisions = 0;
   uint64_t unanswered = 0;  // candidates whose prediction did not come in time
+  double floor_p50_us = 0;  // the same called directly (decide_floor.h), measured in the same run
+  // Medians over the decisions, from the replies' stamps.
+  double max_compute_us = 0;  // the longest prediction
+  double sum_compute_us = 0;  // all of them
+  double max_queue_us = 0;    // the longest wait from the call to the start of a prediction
 };
 
 Result<std::vector<DecideBenchRow>> RunDecideBench(const StepTimeModel& model, const DecideBenchOptions& options);

@@ -37,6 +37,7 @@ SchedulerCore::Options SchedulerOptionsOf(const Topology& topology) {
   o.seed = topology.seed;
   o.decision_deadline = s.decision_deadline;
   o.repick = s.repick;
+  o.sole = s.count == 1;
   o.retry_max = s.retry_max;
   o.retry_max_crash = s.retry_max_crash;
   o.shed_above = s.shed_above;

@@ -550,6 +550,8 @@ void TimelineSim::RunUntilEnd(TimelineTrack& track, int32_t most_events) {
     if (!Execute(&track) || track.done) return;
     if (track.decoding) NoteFree(track);
     Begin();
+    if (InTail(track)) events += RunTail(track, most_events - events - 1);
+    if (track.done) return;
   }
   track.gave_up = true;
   const Ticks pace = s_.decoding() > 0 ? w_.clock->Decode(s_.decoding(), s_.kv).Sum(s_.kv, 1) : 0;

@@ -203,6 +203,15 @@ class TimelineSim {
   void FinishPrefills(TimelineTrack* track);
   template <bool kTracked>
   void FinishDecodes(TimelineTrack* track);
+  // Decodes alone, with nobody left to join: timeline_tail.cc. Returns the number of runs executed.
+  bool InTail(const TimelineTrack& track) const;
+  int32_t RunTail(TimelineTrack& track, int32_t most_events);
+  template <bool kOthers>
+  int32_t RunTail(TimelineTrack& track, int32_t most_events);
+  template <bool kOthers>
+  int64_t TailLength(const TimelineTrack& track, const StepClock::Piece& piece) const;
+  template <bool kOthers>
+  void EndTailDecodes(TimelineTrack& track);
   void OtherEnded(Slot slot, TimelineTrack& track);
   void TrackEnded(TimelineTrack& track);
   void NoteFree(TimelineTrack& track);

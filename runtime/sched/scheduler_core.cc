@@ -36,7 +36,8 @@ SchedulerCore::SchedulerCore(Options options, std::vector<InstanceInfo> instance
       policy_(std::move(policy)),
       prng_(Prng::ForStream(options_.seed, 0x5C4ED)),
       ledger_(instances_.size()),
-      down_until_(instances_.size()) {}
+      down_until_(instances_.size()),
+      reserved_last_(instances_.size()) {}
 
 void SchedulerCore::OnSchedule(const RequestMeta& request, Instant now, SchedulerEffects& effects) {
   Begin(request, now, 0, nullptr, effects);
@@ -148,13 +149,24 @@ void SchedulerCore::Choose(Round& round, Instant now, SchedulerEffects& effects)
     return effects.Reject(id, OutcomeReason::kShed);
   }
   EnqueueOrder order = OrderFor(round);
-  order.guarded = predictive && winner.prediction != nullptr && !round.repicked && options_.repick != RepickRule::kAlwaysAccept;
+  order.guarded = predictive && winner.prediction != nullptr && !round.repicked &&
+                  options_.repick != RepickRule::kAlwaysAccept && MayBeOvertaken(round, winner.instance);
+  reserved_last_[winner.instance.value()] = ++reservations_;
   if (!order.guarded) {
     effects.SendEnqueue(order);
     return Commit(round, now, effects);
   }
   round.enqueued = true;
   effects.SendEnqueue(order);
+}
+
+bool SchedulerCore::MayBeOvertaken(const Round& round, InstanceId winner) const {
+  return !options_.sole || reserved_last_[winner.value()] > round.opened;
+}
+
+void SchedulerCore::SendCancel(InstanceId instance, RequestId request, SchedulerEffects& effects) {
+  reserved_last_[instance.value()] = ++reservations_;
+  effects.SendCancel(instance, request);
 }
 
 // Instances believed hung or unreachable leave the candidates - unless that is most of them: then the observer is the likelier
@@ -256,7 +268,7 @@ void SchedulerCore::OnFinished(RequestId request, TokenCount output) {
 void SchedulerCore::OnCancelled(RequestId request, SchedulerEffects& effects) {
   attempts_.Erase(request.value());
   if (const auto was = ledger_.Release(request)) {
-    effects.SendCancel(was->instance, request);
+    SendCancel(was->instance, request, effects);
   } else {
     ++counters_.unknown_outcomes;
   }
@@ -268,7 +280,7 @@ void SchedulerCore::OnEngineFailure(const RequestMeta& request, OutcomeReason re
     ++counters_.unknown_outcomes;
     return;
   }
-  effects.SendCancel(was->instance, request.id);
+  SendCancel(was->instance, request.id, effects);
   if (IsDown(reason)) down_until_[was->instance.value()] = now + options_.down_backoff;
   Attempts* a = attempts_.Find(request.id.value());
   if (a == nullptr) {
@@ -299,6 +311,7 @@ SchedulerCore::Round& SchedulerCore::Acquire() {
   r.attempt = 0;
   r.repicked = r.enqueued = false;
   r.chosen = -1;
+  r.opened = reservations_;
   open_.Insert(r.id.value(), index);
   return r;
 }

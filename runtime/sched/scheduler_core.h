@@ -109,6 +109,9 @@ class SchedulerCore {
     uint64_t seed = 1;
     Duration decision_deadline = Duration::Millis(5);
     RepickRule repick = RepickRule::kVersioned;
+    // No other SCHEDULER reserves at these instances, and what this one sends reaches each SIMULATOR in order. Then it knows by
+    // itself whether its prediction was overtaken, and waits for no EnqueueReply where it was not.
+    bool sole = false;
     int32_t retry_max = 3;                          // after a refusal by an engine
     int32_t retry_max_crash = 1;                    // after a crash or restart under the request
     Duration down_backoff = Duration::Millis(250);  // an engine that refused a connection is tried again after this
@@ -153,6 +156,7 @@ class SchedulerCore {
     int32_t attempt = 0;
     bool repicked = false;
     bool enqueued = false;  // waits for an EnqueueReply
+    uint64_t opened = 0;    // value of reservations_ then
     int chosen = -1;
     double score = 0;
     double runner_up = 0;
@@ -173,6 +177,8 @@ class SchedulerCore {
   void Choose(Round& round, Instant now, SchedulerEffects& effects);
   void Commit(Round& round, Instant now, SchedulerEffects& effects);
   EnqueueOrder OrderFor(const Round& round) const;
+  bool MayBeOvertaken(const Round& round, InstanceId winner) const;
+  void SendCancel(InstanceId instance, RequestId request, SchedulerEffects& effects);
   Round& Acquire();
   Round* Find(DecisionId decision);
   void Close(Round& round);
@@ -184,6 +190,8 @@ class SchedulerCore {
   Prng prng_;
   AssignmentLedger ledger_;
   std::vector<Instant> down_until_;
+  uint64_t reservations_ = 0;            // made and taken back by this SCHEDULER
+  std::vector<uint64_t> reserved_last_;  // by instance: value of reservations_ when it was changed there
   uint64_t next_decision_ = 1;
   std::vector<std::unique_ptr<Round>> rounds_;  // a pool: addresses stay
   std::vector<uint32_t> free_rounds_;
