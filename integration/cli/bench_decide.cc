@@ -110,10 +110,7 @@ int Run(const Arguments& a) {
     }
   }
   if (a.json)
-    std::cout << boost::json::object{{"machine", MachineName()},
-                                     {"seconds", a.options.seconds},
-                                     {"rows", out}}
-              << "\n";
+    std::cout << boost::json::object{{"machine", MachineName()}, {"seconds", a.options.seconds}, {"rows", out}} << "\n";
   return kExitOk;
 }
 
