@@ -27,12 +27,12 @@ struct MirrorRequest {
   int32_t max_tokens = -1;  // negative: absent
   int32_t hint = -1;        // negative: absent
   int32_t prompt = 0;
-  int32_t total = 1;  // output tokens expected
+  int32_t total = 1;     // output tokens expected
+  int32_t expected = 1;  // as assigned: `total` before any of it was passed
   // Waiting and prefill: tokens generated before (a preempted request). Decode: tokens generated minus the step's index.
   int32_t progress = 0;
   // Waiting: prompt tokens expected in the prefix cache. Prefill: tokens computed.
   int32_t computed = 0;
-  uint32_t admit = 0;
   int16_t priority = 0;
   MirrorPhase phase = MirrorPhase::kFree;
   uint8_t slo = 0;  // index into the mirror's targets

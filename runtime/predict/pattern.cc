@@ -188,14 +188,13 @@ void PatternPredictor::OnSnapshot(const Snapshot& s, Instant as_of, const std::v
   waiting_ = running_ = prefill_len_ = 0;
   waiting_tokens_ = waiting_expected_ = remaining_ = kv_tokens_ = 0;
   clock_ns_ = as_of.nanos();
+  // From what was expected at its assignment, not from what became of that in steps which another mirror may have missed.
   const auto recall = [&](RequestId id, int32_t prompt, int32_t generated) {
-    int64_t expected = generated + 1;
-    if (const Known* k = before.Find(id.value())) expected = k->expected;
-    for (const Reservation& r : reservations) {
-      if (r.request == id) expected = r.expected_output;
-    }
-    Known k{prompt, 0, static_cast<int32_t>(std::max<int64_t>(expected, generated + 1)), -1, {}};
+    Known k{prompt, 0, 1, -1, {}};
+    for (const Reservation& r : reservations)
+      if (r.request == id) k.forecast.expected = static_cast<int32_t>(std::clamp<int64_t>(r.expected_output, 1, 1 << 30));
     if (const Known* old = before.Find(id.value())) k.forecast = old->forecast;
+    k.expected = std::max(k.forecast.expected, generated + 1);
     return k;
   };
   const auto add_waiting = [&](RequestId id, Known k, int64_t computed) {
@@ -219,7 +218,10 @@ void PatternPredictor::OnSnapshot(const Snapshot& s, Instant as_of, const std::v
     kv_tokens_ += r.prompt_tokens + r.generated_tokens;
   }
   for (const Snapshot::Request& r : s.waiting) {
-    add_waiting(r.request, recall(r.request, r.prompt_tokens, r.generated_tokens), 0);
+    Known k = recall(r.request, r.prompt_tokens, r.generated_tokens);
+    k.prompt += r.generated_tokens;  // preempted: computes its context again, and has the rest to generate
+    k.expected -= r.generated_tokens;
+    add_waiting(r.request, k, 0);
   }
   for (const Reservation& r : reservations) {
     add_waiting(r.request, recall(r.request, static_cast<int32_t>(r.prompt_tokens), 0), 0);

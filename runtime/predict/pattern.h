@@ -46,6 +46,7 @@ class PatternPredictor final : public Predictor {
   int32_t waiting() const override { return waiting_; }
   int32_t running() const override { return running_; }
   size_t memory_bytes() const override { return sizeof(*this) + known_.memory_bytes() + step_time_.memory_bytes(); }
+  const StepTimeModel& step_time() const override { return step_time_.model(); }
 
   const PatternCounters& counters() const { return counters_; }
 

@@ -78,6 +78,8 @@ class Predictor {
   virtual int32_t waiting() const = 0;
   virtual int32_t running() const = 0;
   virtual size_t memory_bytes() const = 0;
+  // The step-time law that it answers with, as calibrated so far.
+  virtual const StepTimeModel& step_time() const = 0;
 };
 
 }  // namespace foretoken

@@ -34,6 +34,7 @@ class ReferencePredictor final : public Predictor, private EngineSink {
   int32_t running() const override { return running_; }
   // An estimate: an engine does not tell; 48 bytes per KV block and 256 per request are what its parts hold.
   size_t memory_bytes() const override;
+  const StepTimeModel& step_time() const override { return step_time_.model(); }
 
  private:
   class ReplayLaw;

@@ -71,7 +71,7 @@ void SimulatorCore::ApplyStep(const BatchTrace& trace) {
   const StepShape shape{trace.prefill_tokens, trace.prefill_ctx_tokens, trace.decode_seqs, trace.decode_kv_tokens};
   const double actual = static_cast<double>(trace.duration.nanos());
   if (actual > 0) {
-    const double error = options_.profile.step_time.NanosOf(shape) / actual - 1;
+    const double error = predictor_->step_time().NanosOf(shape) / actual - 1;
     drift_.step_ape += std::abs(error);
     drift_.step_bias += error;
   }
@@ -100,6 +100,8 @@ void SimulatorCore::ApplyStep(const BatchTrace& trace) {
 void SimulatorCore::ApplySnapshot(const Snapshot& snapshot) {
   for (const auto* list : {&snapshot.running, &snapshot.waiting})
     for (const Snapshot::Request& r : *list) Confirm(r.request);
+  // Arrived and ended within what the snapshot stands in for: not in flight to the engine any more.
+  std::erase_if(unconfirmed_, [&](const Unconfirmed& u) { return u.ended <= snapshot.as_of; });
   std::vector<Reservation> pending;
   for (const Unconfirmed& u : unconfirmed_) pending.push_back(u.reservation);
   if (options_.level == SyncLevel::kFull) ForgetEnded(snapshot);
@@ -209,8 +211,12 @@ void SimulatorCore::OnCancel(RequestId request, Instant now) {
 }
 
 void SimulatorCore::OnEnded(RequestId request, TokenCount output, Instant now) {
-  if (options_.level == SyncLevel::kFull) return;  // the stream tells, in order
   now_ = now;
+  if (options_.level == SyncLevel::kFull) {  // the stream tells, in order; unless what would tell is lost
+    for (Unconfirmed& u : unconfirmed_)
+      if (u.reservation.request == request) u.ended = now;
+    return;
+  }
   const uint32_t* c = length_class_.Find(request.value());
   if (c == nullptr) return;
   lengths_->Learn(*c, output);

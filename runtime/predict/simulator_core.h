@@ -95,7 +95,7 @@ class SimulatorCore {
   EnqueueReply OnEnqueue(const EnqueueOrder& order, Instant now);
   // Taken back by a SCHEDULER.
   void OnCancel(RequestId request, Instant now);
-  // The client side saw the request end (levels below full: the stream does not tell).
+  // The client side saw the request end. At full sync the stream tells, and this only settles what a gap may have swallowed.
   void OnEnded(RequestId request, TokenCount output, Instant now);
 
   Instant NextTimer() const;
@@ -120,6 +120,7 @@ class SimulatorCore {
   struct Unconfirmed {
     Reservation reservation;
     Instant expires;
+    Instant ended = Instant::Max();  // as the client side saw
   };
 
   struct AbortedLately {

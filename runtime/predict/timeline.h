@@ -52,12 +52,18 @@ class TimelinePredictor final : public Predictor, private TimelineJudge {
   int32_t waiting() const override { return static_cast<int32_t>(waiting_.size() - waiting_front_); }
   int32_t running() const override { return head_.running(); }
   size_t memory_bytes() const override;
+  const StepTimeModel& step_time() const override { return step_time_.model(); }
   // Of the prefix cache's image, apart.
   size_t prefix_bytes() const { return prefixes_.memory_bytes(); }
 
   const TimelineCounters& counters() const { return counters_; }
 
  private:
+  // Its first token since its admission came out of the step at hand.
+  struct Sampled {
+    Slot slot = 0;
+    uint32_t admit = 0;
+  };
   // The last few answers, so that an Enqueue that follows need not ask again. Valid while nothing happened in between.
   struct Answer {
     uint64_t id = 0;
@@ -75,13 +81,13 @@ class TimelinePredictor final : public Predictor, private TimelineJudge {
   void EraseWaiting(Slot slot);
   void PushWaitingFront(Slot slot);
   void Remove(Slot slot);
-  bool RemoveRunning(Slot slot);
+  // Its order of admission.
+  uint32_t RemoveRunning(Slot slot);
   int32_t GeneratedOf(const MirrorRequest& r) const;
   void RaiseTotal(MirrorRequest& r, int32_t generated) const;
   void StartDecode(Slot slot, int32_t generated, uint32_t admit);
   void RaiseOverdue(Instant at);
   void NotePace(const MirrorRequest& r, int32_t output, Instant at);
-  bool Confirms(const Snapshot& snapshot, const std::vector<Reservation>& reservations) const;
   void Forget();
   void Resume(MirrorRequest m, const Snapshot::Request& s, int32_t budget);
 
@@ -90,11 +96,11 @@ class TimelinePredictor final : public Predictor, private TimelineJudge {
   bool FinishesAgree(const BatchTrace& trace) const;
   void Apply(const BatchTrace& trace);
   void ApplyAdmission(const BatchTrace::Admission& a);
-  void ApplyChunk(const BatchTrace::Chunk& c, std::vector<Slot>& sampled);
+  void ApplyChunk(const BatchTrace::Chunk& c, std::vector<Sampled>& sampled);
   void NoteFirstToken(MirrorRequest& r, Instant at);
   void ApplyPreemption(RequestId id);
   void ApplyFinish(const BatchTrace::Finish& f, Instant at);
-  void MoveReach(const BatchTrace& trace, Ticks predicted_end);
+  void MoveReach(int64_t before_ns, Ticks predicted_end);
   void ReadKv(const BatchTrace& trace);
   void AdvanceTo(Instant now);
   void Learn(const BatchTrace& step);

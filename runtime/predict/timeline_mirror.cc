@@ -49,7 +49,7 @@ MirrorRequest TimelinePredictor::FromReservation(const Reservation& r, Instant r
   if (r.length.hint) m.hint = static_cast<int32_t>(r.length.hint->value());
   m.prompt = static_cast<int32_t>(std::max<int64_t>(1, r.prompt_tokens));
   const int64_t room = std::max<int64_t>(1, profile_.limits.max_model_len - m.prompt);
-  m.total = static_cast<int32_t>(std::clamp<int64_t>(r.expected_output, 1, room));
+  m.total = m.expected = static_cast<int32_t>(std::clamp<int64_t>(r.expected_output, 1, room));
   m.priority = static_cast<int16_t>(std::clamp(r.priority, -32768, 32767));
   m.phase = MirrorPhase::kWaiting;
   m.slo = SloIndex(r.slo);
@@ -87,7 +87,6 @@ void TimelinePredictor::StartDecode(Slot slot, int32_t generated, uint32_t admit
   RaiseTotal(r, generated);
   r.phase = MirrorPhase::kDecode;
   r.progress = generated - head_.step;
-  r.admit = admit;
   TimelineSim::InsertDecode(head_, {head_.step + (r.total - generated) - 1, r.prompt + generated - head_.step, slot, admit});
   head_.kv += r.prompt + generated;
 }
@@ -138,37 +137,38 @@ void TimelinePredictor::PushWaitingFront(Slot slot) {
   reach_valid_ = false;
 }
 
-bool TimelinePredictor::RemoveRunning(Slot slot) {
+uint32_t TimelinePredictor::RemoveRunning(Slot slot) {
   const MirrorRequest& r = requests_[slot];
   if (r.phase == MirrorPhase::kPrefill) {
     for (size_t i = 0; i < head_.prefills.size(); ++i) {
       if (head_.prefills[i].slot != slot) continue;
+      const uint32_t admit = head_.prefills[i].admit;
       head_.prefill_kv -= head_.prefills[i].computed;
       head_.prefills.erase(head_.prefills.begin() + static_cast<std::ptrdiff_t>(i));
-      return true;
+      return admit;
     }
-    return false;
   }
-  if (r.phase != MirrorPhase::kDecode) return false;
+  FT_CHECK(r.phase == MirrorPhase::kDecode);
   const int32_t finish = r.total - r.progress - 1;
   auto it = std::lower_bound(head_.decodes.begin() + head_.front, head_.decodes.end(), finish,
                              [](const TimelineState::Decode& d, int32_t f) { return d.finish < f; });
   while (it != head_.decodes.end() && it->slot != slot) ++it;
-  if (it == head_.decodes.end()) return false;
+  FT_CHECK(it != head_.decodes.end());
+  const uint32_t admit = it->admit;
   head_.kv -= it->base_ctx + head_.step;
   if (it == head_.decodes.begin() + head_.front) {
     ++head_.front;
   } else {
     head_.decodes.erase(it);
   }
-  return true;
+  return admit;
 }
 
 void TimelinePredictor::Remove(Slot slot) {
   if (requests_[slot].phase == MirrorPhase::kWaiting) {
     EraseWaiting(slot);
   } else {
-    FT_CHECK(RemoveRunning(slot));
+    RemoveRunning(slot);
   }
   Release(slot);
 }
@@ -233,26 +233,6 @@ void TimelinePredictor::OnGone(RequestId request, Instant now) {
   Remove(*found);
 }
 
-// Whether the snapshot, taken behind the step that came last, names exactly the requests that are mirrored.
-bool TimelinePredictor::Confirms(const Snapshot& snapshot, const std::vector<Reservation>& reservations) const {
-  if (!follows_steps_ || snapshot.next_step != next_step_) return false;
-  size_t named = snapshot.running.size() + snapshot.waiting.size();
-  for (const Snapshot::Request& s : snapshot.running) {
-    if (slots_.Find(s.request.value()) == nullptr) return false;
-  }
-  for (const Snapshot::Request& s : snapshot.waiting) {
-    if (slots_.Find(s.request.value()) == nullptr) return false;
-  }
-  const auto in = [](const std::vector<Snapshot::Request>& list, RequestId id) {
-    return std::any_of(list.begin(), list.end(), [id](const Snapshot::Request& s) { return s.request == id; });
-  };
-  for (const Reservation& r : reservations) {
-    if (slots_.Find(r.request.value()) == nullptr) return false;
-    if (!in(snapshot.running, r.request) && !in(snapshot.waiting, r.request)) ++named;
-  }
-  return named == slots_.size();
-}
-
 void TimelinePredictor::Forget() {
   requests_.assign(1, MirrorRequest{});
   free_ = 0;
@@ -279,7 +259,6 @@ void TimelinePredictor::Resume(MirrorRequest m, const Snapshot::Request& s, int3
   const int32_t computed = std::max(from, known - std::max(budget, 1));
   m.phase = MirrorPhase::kPrefill;
   m.progress = s.generated_tokens;
-  m.admit = admit;
   const Slot slot = NewSlot(m);
   head_.prefills.push_back({slot, computed, s.prompt_tokens + s.generated_tokens, s.generated_tokens, 0, admit});
   head_.prefill_kv += computed;
@@ -288,7 +267,6 @@ void TimelinePredictor::Resume(MirrorRequest m, const Snapshot::Request& s, int3
 void TimelinePredictor::OnSnapshot(const Snapshot& snapshot, Instant as_of, const std::vector<Reservation>& reservations) {
   ++events_;
   reach_valid_ = false;
-  if (Confirms(snapshot, reservations)) return;
   IdMap<uint32_t> known;  // index into `old`
   std::vector<MirrorRequest> old;
   for (const MirrorRequest& r : requests_) {
@@ -313,6 +291,8 @@ void TimelinePredictor::OnSnapshot(const Snapshot& snapshot, Instant as_of, cons
     }
     m.id = s.request.value();
     m.prompt = s.prompt_tokens;
+    // Not from what became of it in steps which another mirror may have missed.
+    m.total = m.expected;
     RaiseTotal(m, s.generated_tokens);
     return m;
   };

@@ -53,6 +53,7 @@ void TimelinePredictor::OnStep(const BatchTrace& trace) {
   if (reach_valid_) {
     const TimelineSim::World world = WorldNow();
     work_.CopyFrom(head_);
+    work_.cursor = waiting_front_;
     TimelineSim sim(world, work_);
     if (trace.kind != StepKind::kReal || !sim.ComposeNext() || !Agrees(trace)) {
       ++counters_.disagreed;
@@ -62,8 +63,9 @@ void TimelinePredictor::OnStep(const BatchTrace& trace) {
     }
   }
   const bool agreed = reach_valid_;
+  const int64_t before_ns = head_ns_;
   Apply(trace);
-  if (agreed && reach_valid_) MoveReach(trace, predicted_end);
+  if (agreed && reach_valid_) MoveReach(before_ns, predicted_end);
   ReadKv(trace);
   Learn(trace);
 }
@@ -87,7 +89,7 @@ void TimelinePredictor::Apply(const BatchTrace& trace) {
   }
   for (RequestId id : trace.preempted) ApplyPreemption(id);
   for (const BatchTrace::Admission& a : trace.admitted) ApplyAdmission(a);
-  std::vector<Slot> sampled;
+  std::vector<Sampled> sampled;
   for (const BatchTrace::Chunk& c : trace.chunks) ApplyChunk(c, sampled);
   if (trace.kind == StepKind::kReal) {
     for (RequestId id : trace.skipped) {
@@ -95,8 +97,7 @@ void TimelinePredictor::Apply(const BatchTrace& trace) {
       if (slot == nullptr || requests_[*slot].phase != MirrorPhase::kDecode) continue;
       // It stays where it is while the others move on by one.
       const int32_t generated = GeneratedOf(requests_[*slot]);
-      const uint32_t admit = requests_[*slot].admit;
-      RemoveRunning(*slot);
+      const uint32_t admit = RemoveRunning(*slot);
       ++head_.step;
       head_.kv += head_.decoding();
       StartDecode(*slot, generated, admit);
@@ -106,9 +107,8 @@ void TimelinePredictor::Apply(const BatchTrace& trace) {
     head_.kv += head_.decoding();
     ++head_.step;
   }
-  for (Slot slot : sampled) {
+  for (const auto& [slot, admit] : sampled) {
     MirrorRequest& r = requests_[slot];
-    const uint32_t admit = r.admit;
     const int32_t generated = r.progress + 1;
     if (generated == 1) NoteFirstToken(r, trace.end());
     // One that ends with this very token is taken out below; until then it has a length beyond it.
@@ -164,13 +164,12 @@ void TimelinePredictor::ApplyAdmission(const BatchTrace::Admission& a) {
     RemoveRunning(slot);
   }
   r.phase = MirrorPhase::kPrefill;
-  r.admit = head_.next_admit++;
   r.computed = a.cached;
-  head_.prefills.push_back({slot, a.cached, r.prompt + r.progress, r.progress, 0, r.admit});
+  head_.prefills.push_back({slot, a.cached, r.prompt + r.progress, r.progress, 0, head_.next_admit++});
   head_.prefill_kv += a.cached;
 }
 
-void TimelinePredictor::ApplyChunk(const BatchTrace::Chunk& c, std::vector<Slot>& sampled) {
+void TimelinePredictor::ApplyChunk(const BatchTrace::Chunk& c, std::vector<Sampled>& sampled) {
   const uint32_t* found = slots_.Find(c.request.value());
   Slot slot = 0;
   if (found == nullptr || requests_[*found].phase != MirrorPhase::kPrefill) {
@@ -190,8 +189,8 @@ void TimelinePredictor::ApplyChunk(const BatchTrace::Chunk& c, std::vector<Slot>
     // What was computed is the whole prompt, whatever was believed of it.
     if (computed != p.target) r.prompt = std::max(1, computed - p.generated);
     head_.prefill_kv -= p.computed;
+    sampled.push_back({slot, p.admit});
     head_.prefills.erase(head_.prefills.begin() + static_cast<std::ptrdiff_t>(i));
-    sampled.push_back(slot);
     return;
   }
   if (computed >= p.target) {
@@ -220,7 +219,7 @@ void TimelinePredictor::ApplyFinish(const BatchTrace::Finish& f, Instant at) {
 }
 
 // The step went as the timeline had it: the reach stays, nearer by that step's predicted time.
-void TimelinePredictor::MoveReach(const BatchTrace& trace, Ticks predicted_end) {
+void TimelinePredictor::MoveReach(int64_t before_ns, Ticks predicted_end) {
   if (reach_.step < head_.step) {
     // The head has come to it: it moves on by the same step.
     const TimelineSim::World world = WorldNow();
@@ -228,16 +227,20 @@ void TimelinePredictor::MoveReach(const BatchTrace& trace, Ticks predicted_end) 
     sim.Admit();
     sim.Execute(nullptr, 1);
     sim.Begin();
+    sim.RunUntilQueueEmpty();  // whom it preempted is in the queue again
   }
   if (reach_.step < head_.step) {
     reach_valid_ = false;
     return;
   }
+  const bool from_idle = reach_.prev_time == reach_.time;
   reach_.time -= predicted_end;
-  reach_.prev_time = reach_.step == head_.step ? head_.prev_time : reach_.prev_time - predicted_end;
+  reach_.prev_time -= predicted_end;
+  // The step that is composed next is so while the one just executed ran: it took as long as it did. From idle it waits for nothing.
+  if (reach_.step == head_.step && !from_idle) reach_.prev_time = head_.prev_time;
   reach_.tokens_taken = 0;
   // Who was thought to come before a batch was composed may have come after it, or the other way round.
-  const int64_t predicted_ns = head_ns_ - trace.duration.nanos() + DurationOf(predicted_end).nanos();
+  const int64_t predicted_ns = before_ns + DurationOf(predicted_end).nanos();
   if (latest_ready_ns_ > std::min(predicted_ns, head_ns_) - 1000) reach_valid_ = false;
 }
 

@@ -59,6 +59,9 @@ class StreamWatch {
   // An OnGone may be the stream's word or a SCHEDULER's: true if it is the next message.
   bool IsNextAborted(RequestId request, Instant at) const;
 
+  // The request's end was sent, whether or not it came.
+  bool HasTold(RequestId request) const { return ended_.count(request.value()) > 0; }
+
   // All that a mirror can see of what was sent has been applied.
   bool complete() const;
   uint64_t applied() const { return applied_; }
@@ -76,7 +79,8 @@ class StreamWatch {
   Verdict* verdict_;
   std::vector<StreamMessage> sent_;
   std::vector<RequestId> dispatched_;  // not yet told of
-  std::set<uint64_t> arrived_;         // in the newest epoch
+  std::set<uint64_t> ended_;
+  std::set<uint64_t> arrived_;  // in the newest epoch
   uint64_t next_step_ = 0;
   Epoch epoch_{0};            // that the mirror is in
   bool awaits_epoch_ = true;  // reset: the next message applied says which
@@ -100,15 +104,16 @@ class MirrorWatch final : public Predictor {
   int32_t waiting() const override { return inner_->waiting(); }
   int32_t running() const override { return inner_->running(); }
   size_t memory_bytes() const override { return inner_->memory_bytes(); }
+  const StepTimeModel& step_time() const override { return inner_->step_time(); }
 
   struct Reserved {
     Reservation reservation;
     Instant at;
   };
   const std::vector<Reserved>& reserved() const { return reserved_; }  // in order; released ones gone
-  // `fresh` begins with the reservations and the latest snapshot, hears the same from here on, and, once the engine was empty, has
-  // to answer alike, to the last nanosecond (before, a mirror may know more of the step in flight than a snapshot tells). Learnt
-  // state is apart: quantiles beyond the median, and what prefixes were seen.
+  // `fresh` begins with the reservations and the latest snapshot, hears the same from here on, and has to answer alike at once, to
+  // the last nanosecond: a snapshot leaves nothing of what was before. Learnt state is apart: quantiles beyond the median, and what
+  // prefixes were seen.
   void CompareWith(std::unique_ptr<Predictor> fresh);
   uint64_t compared() const { return compared_; }
 
@@ -133,7 +138,6 @@ class MirrorWatch final : public Predictor {
   std::set<uint64_t> confirmed_;  // by an arrival or a snapshot
   std::set<uint64_t> aborted_;    // by the stream's word
   std::unique_ptr<Predictor> fresh_;
-  bool agrees_ = false;  // fresh_ must answer alike from here on
   uint64_t compared_ = 0;
 };
 

@@ -252,7 +252,6 @@ void Swarm::CompareWithFreshMirror(size_t k) {
   InstanceProfile profile = options_.instances[k].profile;
   if (profile.calibrate || profile.limits.prefix_caching) return;  // learnt state is apart
   profile.instance = InstanceId(static_cast<uint32_t>(k));
-  if (s_.predictor == PredictorKind::kPatternReuse) return;  // what it keeps of earlier answers is approximate
   auto fresh = MakePredictor(s_.predictor, profile, w.lengths);
   if (!fresh.ok()) return verdict_.Fail(fresh.error().message);
   w.mirror->CompareWith(std::move(fresh).value());

@@ -29,7 +29,7 @@ struct Seen {
 // A mirror that holds request sets only: enough to check that the stream is complete and in order.
 class CheckingMirror final : public Predictor {
  public:
-  explicit CheckingMirror(Seen* seen) : seen_(seen) {}
+  CheckingMirror(Seen* seen, StepTimeModel law) : seen_(seen), law_(std::move(law)) {}
   PredictorKind kind() const override { return PredictorKind::kPattern; }
   void OnEnqueue(const Reservation& r, Instant now) override {
     EXPECT_TRUE(reserved_.insert(r.request.value()).second);
@@ -84,6 +84,7 @@ class CheckingMirror final : public Predictor {
   int32_t waiting() const override { return static_cast<int32_t>(reserved_.size() + waiting_.size()); }
   int32_t running() const override { return static_cast<int32_t>(running_.size()); }
   size_t memory_bytes() const override { return 0; }
+  const StepTimeModel& step_time() const override { return law_; }
 
  private:
   void Advance(Instant now) {
@@ -91,6 +92,7 @@ class CheckingMirror final : public Predictor {
     last_now_ = now;
   }
   Seen* seen_;
+  StepTimeModel law_;
   std::set<uint64_t> reserved_, waiting_, running_;
   std::optional<uint64_t> next_step_;
   bool seen_snapshot_ = false;
@@ -131,8 +133,8 @@ RunOptions Options(size_t instances, std::string policy, Seen* seen, uint64_t se
   }
   o.scheduler.policy = std::move(policy);
   o.scheduler.seed = seed;
-  o.make_predictor = [seen](const InstanceProfile&, const LengthEstimator*) -> Result<std::unique_ptr<Predictor>> {
-    return std::unique_ptr<Predictor>(std::make_unique<CheckingMirror>(seen));
+  o.make_predictor = [seen](const InstanceProfile& profile, const LengthEstimator*) -> Result<std::unique_ptr<Predictor>> {
+    return std::unique_ptr<Predictor>(std::make_unique<CheckingMirror>(seen, profile.step_time));
   };
   o.make_lengths = [](uint64_t) -> Result<std::unique_ptr<LengthEstimator>> {
     return std::unique_ptr<LengthEstimator>(std::make_unique<FixedLength>());

@@ -45,7 +45,9 @@ class Scripted final : public Predictor {
   int32_t waiting() const override { return 0; }
   int32_t running() const override { return 0; }
   size_t memory_bytes() const override { return 0; }
+  const StepTimeModel& step_time() const override { return law; }
 
+  StepTimeModel law;
   Duration e2e = Duration::Millis(100);
   std::vector<uint64_t> enqueued, arrived, gone, steps, pending;
   std::vector<Snapshot> snapshots;
@@ -54,7 +56,8 @@ class Scripted final : public Predictor {
 class SimulatorCoreTest : public ::testing::Test, protected SimulatorEffects {
  protected:
   void Make(SyncLevel level = SyncLevel::kFull) {
-    SimulatorCore::Options o;
+    SimulatorCore::Options& o = options_;
+    o = {};
     // A millisecond a prefill token: a full budget of 6,000 tokens takes 6 s.
     o.profile.step_time.law = std::make_shared<AffineStepTime>(AffineStepTime::Coefficients{5e6, 1e6, 1e4, 0});
     o.profile.limits.max_num_batched_tokens = 8192;
@@ -62,6 +65,7 @@ class SimulatorCoreTest : public ::testing::Test, protected SimulatorEffects {
     o.liveness = true;
     auto predictor = std::make_unique<Scripted>();
     predictor_ = predictor.get();
+    predictor_->law = o.profile.step_time;
     core_ = std::make_unique<SimulatorCore>(o, std::move(predictor), std::make_unique<Lengths>());
     seq_ = 0;
   }
@@ -104,6 +108,7 @@ class SimulatorCoreTest : public ::testing::Test, protected SimulatorEffects {
     return q;
   }
 
+  SimulatorCore::Options options_;
   RequestMeta meta_;
   std::unique_ptr<SimulatorCore> core_;
   Scripted* predictor_ = nullptr;
@@ -244,6 +249,34 @@ TEST_F(SimulatorCoreTest, ASnapshotConfirmsWhatItListsKeepsWhatItDoesNotAndForge
   EXPECT_EQ(core_->unconfirmed(), 1u);
   EXPECT_EQ(predictor_->pending, std::vector<uint64_t>{2}) << "in flight: neither in the snapshot nor lost";
   EXPECT_EQ(core_->assigned(), 2u) << "request 3 ended in a message that the snapshot stands in for";
+}
+
+TEST_F(SimulatorCoreTest, ARequestThatArrivedAndEndedInAGapLeavesWithTheSnapshot) {
+  Make();
+  for (uint64_t r : {1, 2}) core_->OnEnqueue(Order(r), Ms(0));
+  core_->OnEnded(RequestId(1), TokenCount(3), Ms(60));
+  Snapshot s;
+  s.as_of = Ms(50);
+  Send(s, Ms(70));  // taken before that end: the request may have been on its way to the engine
+  EXPECT_EQ(core_->unconfirmed(), 2u);
+  s.as_of = Ms(80);
+  Send(s, Ms(90));
+  EXPECT_EQ(core_->unconfirmed(), 1u);
+  EXPECT_EQ(predictor_->pending, std::vector<uint64_t>{2});
+  EXPECT_EQ(core_->assigned(), 1u);
+}
+
+TEST_F(SimulatorCoreTest, DriftOfStepTimesIsThatOfTheLawThePredictorAnswersWith) {
+  Make();
+  BatchTrace t;
+  t.decode_seqs = 1;
+  t.duration = options_.profile.step_time.At({0, 0, 1, 0}) * 2;
+  t.start = Ms(1);
+  Send(t, Ms(100));
+  EXPECT_DOUBLE_EQ(core_->drift().step_bias, -0.5);
+  predictor_->law.factor = 2;  // it has learnt
+  Send(t, Ms(200));
+  EXPECT_DOUBLE_EQ(core_->drift().step_bias, -0.5);
 }
 
 TEST_F(SimulatorCoreTest, ANewEpochDiscardsTheMirrorKeepsReservationsAndDropsLateMessages) {
