@@ -4,6 +4,7 @@
 #include <filesystem>
 
 #include "configs/config_reader.h"
+#include "runtime/base/nearest_name.h"
 
 namespace foretoken {
 namespace {
@@ -45,9 +46,9 @@ std::string ConfigFiles::Find(const ConfigNode& node, const std::string& path, C
   for (const std::string& folder : Folders(node)) {
     const std::vector<std::string> names = FilesIn(std::filesystem::path(Join(folder, node.scalar)).parent_path().string());
     if (names.empty()) continue;
-    const std::string near = NearestOf(written.filename().string(), {names.begin(), names.end()});
+    const std::string near = NearestName(written.filename().string(), {names.begin(), names.end()});
     const std::string name = written.filename().string();
-    if (static_cast<size_t>(KeyDistance(name, near)) > name.size() / 2) break;  // nothing like it there
+    if (static_cast<size_t>(EditDistance(name, near)) > name.size() / 2) break;  // nothing like it there
     sink.Add(node, path, "no such file (did you mean \"" + (written.parent_path() / near).string() + "\"?)");
     return "";
   }

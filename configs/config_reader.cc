@@ -3,7 +3,8 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
-#include <numeric>
+
+#include "runtime/base/nearest_name.h"
 
 namespace foretoken {
 namespace {
@@ -76,37 +77,8 @@ std::optional<double> ReadQuantity(const ConfigNode& node, const std::string& pa
 
 }  // namespace
 
-int KeyDistance(std::string_view a, std::string_view b) {
-  std::vector<int> row(b.size() + 1);  // row[j]: distance of a[0..i) to b[0..j)
-  std::iota(row.begin(), row.end(), 0);
-  for (size_t i = 0; i < a.size(); ++i) {
-    int diagonal = row[0];
-    row[0] = static_cast<int>(i) + 1;
-    for (size_t j = 0; j < b.size(); ++j) {
-      const int replaced = diagonal + (a[i] == b[j] ? 0 : 1);
-      diagonal = row[j + 1];
-      row[j + 1] = std::min({replaced, row[j] + 1, row[j + 1] + 1});
-    }
-  }
-  return row.back();
-}
-
-std::string NearestOf(std::string_view name, const std::vector<std::string_view>& names) {
-  name = name.substr(0, 200);  // the distance costs the product of the lengths
-  std::string_view nearest;
-  int least = std::numeric_limits<int>::max();
-  for (const std::string_view candidate : names) {
-    const int distance = KeyDistance(name, candidate);
-    if (distance < least) {
-      least = distance;
-      nearest = candidate;
-    }
-  }
-  return std::string(nearest);
-}
-
 std::string DidYouMean(std::string_view name, const std::vector<std::string_view>& names) {
-  return names.empty() ? "" : " (did you mean \"" + NearestOf(name, names) + "\"?)";
+  return names.empty() ? "" : " (did you mean \"" + NearestName(name, names) + "\"?)";
 }
 
 std::optional<int64_t> ReadInt(const ConfigNode& node, const std::string& path, IntRange range, ConfigErrorSink& sink) {

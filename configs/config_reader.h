@@ -35,10 +35,6 @@ struct DurationRange {
 template <class E>
 using Names = std::span<const std::pair<std::string_view, E>>;
 
-// Insertions, deletions and replacements of one byte.
-int KeyDistance(std::string_view a, std::string_view b);
-// Of several equally near, the first. Empty when there are no names.
-std::string NearestOf(std::string_view name, const std::vector<std::string_view>& names);
 // ` (did you mean "x"?)`, or nothing without names.
 std::string DidYouMean(std::string_view name, const std::vector<std::string_view>& names);
 

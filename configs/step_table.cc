@@ -11,6 +11,8 @@
 #include <tuple>
 #include <vector>
 
+#include "runtime/base/nearest_name.h"
+
 namespace foretoken {
 namespace {
 
@@ -55,22 +57,6 @@ std::vector<Cell> SplitCells(std::string_view line) {
     if (comma == line.size()) return cells;
     from = comma + 1;
   }
-}
-
-// Number of single-character edits between two names.
-size_t EditDistance(std::string_view a, std::string_view b) {
-  std::vector<size_t> row(b.size() + 1);
-  for (size_t j = 0; j <= b.size(); ++j) row[j] = j;
-  for (size_t i = 1; i <= a.size(); ++i) {
-    size_t diagonal = row[0];
-    row[0] = i;
-    for (size_t j = 1; j <= b.size(); ++j) {
-      const size_t keep = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
-      diagonal = row[j];
-      row[j] = std::min({keep, row[j] + 1, row[j - 1] + 1});
-    }
-  }
-  return row[b.size()];
 }
 
 class Reader {
@@ -129,11 +115,10 @@ class Reader {
       const std::string_view name = Trim(cell.text.substr(0, bracket));
       const auto it = std::find_if(kColumns.begin(), kColumns.end(), [&](const Column& c) { return c.name == name; });
       if (it == kColumns.end()) {
-        const auto near = std::min_element(kColumns.begin(), kColumns.end(), [&](const Column& a, const Column& b) {
-          return EditDistance(a.name, name) < EditDistance(b.name, name);
-        });
+        std::vector<std::string_view> names;
+        for (const Column& c : kColumns) names.push_back(c.name);
         return At(line_, cell.column,
-                  "column '" + std::string(name) + "': unknown; did you mean '" + std::string(near->name) + "'?");
+                  "column '" + std::string(name) + "': unknown; did you mean '" + NearestName(name, names) + "'?");
       }
       const size_t k = static_cast<size_t>(it - kColumns.begin());
       if (std::find(order_.begin(), order_.end(), k) != order_.end()) {

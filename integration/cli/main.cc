@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "integration/cli/commands.h"
-#include "integration/cli/nearest_name.h"
+#include "runtime/base/nearest_name.h"
 
 namespace foretoken {
 namespace {
@@ -45,7 +45,7 @@ std::vector<std::string> OptionNames(const CLI::App& command) {
 
 int Unknown(const std::string& what, const std::string& given, const std::vector<std::string>& valid, const std::string& help) {
   std::cerr << "foretoken: unknown " << what << " \"" << given << "\"";
-  if (!valid.empty()) std::cerr << ": did you mean \"" << NearestName(given, valid) << "\"?";
+  if (!valid.empty()) std::cerr << ": did you mean \"" << NearestName(given, {valid.begin(), valid.end()}) << "\"?";
   std::cerr << " (" << help << " lists them all)\n";
   return kExitUsage;
 }

@@ -1,4 +1,4 @@
-#include "integration/cli/nearest_name.h"
+#include "runtime/base/nearest_name.h"
 
 #include <algorithm>
 #include <limits>
@@ -21,17 +21,18 @@ int EditDistance(std::string_view a, std::string_view b) {
   return row.back();
 }
 
-std::string NearestName(std::string_view name, const std::vector<std::string>& names) {
-  std::string nearest;
+std::string NearestName(std::string_view name, const std::vector<std::string_view>& names) {
+  name = name.substr(0, 200);  // the distance costs the product of the lengths
+  std::string_view nearest;
   int least = std::numeric_limits<int>::max();
-  for (const std::string& candidate : names) {
+  for (const std::string_view candidate : names) {
     const int distance = EditDistance(name, candidate);
     if (distance < least) {
       least = distance;
       nearest = candidate;
     }
   }
-  return nearest;
+  return std::string(nearest);
 }
 
 }  // namespace foretoken

@@ -1,4 +1,4 @@
-#include "integration/cli/nearest_name.h"
+#include "runtime/base/nearest_name.h"
 
 #include <gtest/gtest.h>
 
@@ -36,7 +36,7 @@ TEST(NearestNameTest, DistanceIsAMetric) {
 }
 
 TEST(NearestNameTest, TheNearestNameIsSuggestedAndTheFirstOfEquals) {
-  const std::vector<std::string> names = {"simulate", "serve", "status"};
+  const std::vector<std::string_view> names = {"simulate", "serve", "status"};
   EXPECT_EQ(NearestName("simluate", names), "simulate");
   EXPECT_EQ(NearestName("statsu", names), "status");
   EXPECT_EQ(NearestName("ab", {"ax", "ay"}), "ax");

@@ -12,6 +12,6 @@ namespace foretoken {
 int EditDistance(std::string_view a, std::string_view b);
 
 // Of several at the same distance, the first in `names`. Empty if `names` is.
-std::string NearestName(std::string_view name, const std::vector<std::string>& names);
+std::string NearestName(std::string_view name, const std::vector<std::string_view>& names);
 
 }  // namespace foretoken
