@@ -11,6 +11,7 @@ void AddBenchCommand(CLI::App& app, int& exit_code) {
   bench->require_subcommand(1);
   bench->footer("Example: foretoken bench simulate");
   AddBenchDecideCommand(*bench, exit_code);
+  AddBenchGatewayCommand(*bench, exit_code);
   AddBenchPredictCommand(*bench, exit_code);
   AddBenchSimulateCommand(*bench, exit_code);
 }

@@ -9,6 +9,7 @@ namespace foretoken {
 
 // One a line in the order of `bench --help`.
 void AddBenchDecideCommand(CLI::App& bench, int& exit_code);
+void AddBenchGatewayCommand(CLI::App& bench, int& exit_code);
 void AddBenchPredictCommand(CLI::App& bench, int& exit_code);
 void AddBenchSimulateCommand(CLI::App& bench, int& exit_code);
 

@@ -21,6 +21,7 @@ void AddCommands(CLI::App& app, int& exit_code) {
   AddBenchCommand(app, exit_code);
   AddEngineCommand(app, exit_code);
   AddEvalCommand(app, exit_code);
+  AddLoadCommand(app, exit_code);
   AddMirrorCommand(app, exit_code);
   AddServeCommand(app, exit_code);
   AddSimulateCommand(app, exit_code);
