@@ -4,6 +4,7 @@
 // Not thread-safe but for Stop().
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -66,7 +67,7 @@ class EventLoop {
 
   int epoll_ = -1;
   int wake_ = -1;  // eventfd
-  volatile bool stopped_ = false;
+  std::atomic<bool> stopped_{false};
   std::multimap<Instant, Timer*> timers_;
   std::vector<std::unique_ptr<Source>> retired_;
 };

@@ -110,17 +110,7 @@ void FakeEngine::OnRequest(HttpConnection& connection, const HttpServer::Request
   if (path == "/health") return connection.Reply(options_.healthy ? 200 : 503, "text/plain", "");
   if (path == "/version") return connection.Reply(200, "application/json", R"({"version":"0.11.0"})");
   if (path == "/metrics") return connection.Reply(200, "text/plain; version=0.0.4", Metrics());
-  if (path == "/v1/models")
-    return connection.Reply(200, "application/json",
-                            boost::json::serialize(boost::json::object{{"object", "list"},
-                                                                       {"data",
-                                                                        {{{"id", options_.model},
-                                                                          {"object", "model"},
-                                                                          {"created", 1'700'000'000},
-                                                                          {"owned_by", "vllm"},
-                                                                          {"root", options_.model},
-                                                                          {"parent", nullptr},
-                                                                          {"max_model_len", 32'768}}}}}));
+  if (path == "/v1/models") return connection.Reply(200, "application/json", ModelsBody({options_.model}, 32'768));
   connection.Reply(404, "application/json", ErrorBody("not_found", "no such path", 404));
 }
 
@@ -150,7 +140,7 @@ void FakeEngine::Generate(HttpConnection& connection, const HttpServer::Request&
   last_head_.assign(request.head.first_line).append("\r\n").append(request.head.fields);
   last_body_.assign(request.body.substr(0, 512));
   if (Misbehave(connection, request)) return;
-  auto parsed = ParseFakeRequest(request.body, chat, options_.tokens);
+  auto parsed = ParseEngineCall(request.body, chat, options_.tokens, false);
   if (!parsed.ok())
     return connection.Reply(400, "application/json", ErrorBody("invalid_request_error", parsed.error().message, 400));
   if (parsed->model != options_.model)
@@ -194,16 +184,11 @@ void FakeEngine::Stats(HttpConnection& connection) {
 }
 
 std::string FakeEngine::Metrics() const {
-  const std::string label = "{engine=\"0\",model_name=\"" + options_.model + "\"} ";
-  std::string out;
-  const auto gauge = [&](const char* name, const std::string& value) {
-    out.append("# TYPE ").append(name).append(" gauge\n").append(name).append(label).append(value).append("\n");
-  };
-  gauge("vllm:num_requests_running", std::to_string(counters_.active));
-  gauge("vllm:num_requests_waiting", "0");
-  gauge("vllm:kv_cache_usage_perc", "0.0");
-  out += "# TYPE vllm:request_success_total counter\nvllm:request_success_total" + label + std::to_string(counters_.completed) +
-         "\n";
+  std::string out = VllmGauge("num_requests_running", options_.model, static_cast<double>(counters_.active));
+  out += VllmGauge("num_requests_waiting", options_.model, 0);
+  out += VllmGauge("kv_cache_usage_perc", options_.model, 0);
+  out += "# TYPE vllm:request_success_total counter\nvllm:request_success_total{engine=\"0\",model_name=\"" + options_.model +
+         "\"} " + std::to_string(counters_.completed) + "\n";
   return out;
 }
 
