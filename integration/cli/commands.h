@@ -18,6 +18,7 @@ inline constexpr int kExitUsage = 2;  // and bad input
 void AddQuickstartCommand(CLI::App& app, int& exit_code);
 void AddAccuracyCommand(CLI::App& app, int& exit_code);
 void AddBenchCommand(CLI::App& app, int& exit_code);
+void AddDeployCommand(CLI::App& app, int& exit_code);
 void AddEngineCommand(CLI::App& app, int& exit_code);
 void AddEvalCommand(CLI::App& app, int& exit_code);
 void AddLoadCommand(CLI::App& app, int& exit_code);

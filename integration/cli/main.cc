@@ -19,6 +19,7 @@ void AddCommands(CLI::App& app, int& exit_code) {
   AddQuickstartCommand(app, exit_code);
   AddAccuracyCommand(app, exit_code);
   AddBenchCommand(app, exit_code);
+  AddDeployCommand(app, exit_code);
   AddEngineCommand(app, exit_code);
   AddEvalCommand(app, exit_code);
   AddLoadCommand(app, exit_code);
