@@ -10,6 +10,7 @@
 #include "actors/scheduler.h"
 #include "actors/simulator.h"
 #include "runtime/base/prng.h"
+#include "runtime/eval/control_links.h"
 #include "runtime/fault/link.h"
 
 namespace foretoken {
@@ -52,6 +53,7 @@ class ClusterBuilder {
       o.poll_interval = run_.poll_interval;
       if (faults_ || options_.heartbeats) o.heartbeat = run_.heartbeat;
       o.exact_snapshots = run_.exact_snapshots;
+      o.clock = run_.faults.ClockOf(run_.instances[k].name);
       auto core = InstanceCore::Make(std::move(o));
       if (!core.ok()) return Error{run_.instances[k].name + ": " + core.error().message};
       if (options_.on_instance) options_.on_instance(**core);
@@ -79,8 +81,15 @@ class ClusterBuilder {
     profile.instance = InstanceId(k);
     auto predictor = run_.make_predictor(profile, lengths->get());
     if (!predictor.ok()) return Error{run_.instances[k].name + ": " + predictor.error().message};
-    SimulatorCore::Options o{profile,         run_.level,           run_.sequencer, run_.stale_after,
-                             run_.dead_after, run_.confirm_timeout, liveness()};
+    SimulatorCore::Options o{profile,
+                             run_.level,
+                             run_.sequencer,
+                             run_.stale_after,
+                             run_.dead_after,
+                             run_.confirm_timeout,
+                             liveness(),
+                             run_.faults.ClockOf(run_.instances[k].name) != ClockSkew{},
+                             HasControlLinks(run_.faults)};
     return std::make_unique<SimulatorCore>(std::move(o), std::move(predictor).value(), std::move(lengths).value());
   }
 
@@ -136,6 +145,7 @@ class ClusterBuilder {
     for (int32_t k = 0; k < std::max(run_.scheduler_count, 1); ++k) {
       SchedulerActorOptions o;
       o.core = run_.scheduler;
+      if (HasControlLinks(run_.faults)) o.core.sole = false;  // what it sends may come in another order
       if (k > 0) o.core.seed = Mix64(o.core.seed, static_cast<uint64_t>(k));
       auto lengths = run_.make_lengths(run_.scheduler.seed);
       if (!lengths.ok()) return lengths.error();
@@ -148,7 +158,28 @@ class ClusterBuilder {
       auto scheduler = SpawnScheduler(system_, clock_, std::move(o));
       if (!scheduler.ok()) return scheduler.error();
       cluster_.schedulers.push_back(*scheduler);
+      const Status routed = Route(static_cast<size_t>(k));
+      if (!routed.ok()) return routed;
     }
+    return Status();
+  }
+
+  // Puts links between a SCHEDULER and every SIMULATOR host; a host of several has the links of its first.
+  Status Route(size_t scheduler) {
+    if (!HasControlLinks(run_.faults) || hosts_.empty()) return Status();
+    RouteCall call;
+    for (const SimulatorHost& host : hosts_)
+      for (const bool forth : {true, false}) {
+        const std::string& name = run_.instances[host.first.value()].name;
+        auto link = MakeControlLink(run_.faults, scheduler, name, forth, run_.scheduler.seed);
+        if (!link.ok()) return link.error();
+        const caf::actor to = forth ? host.actor : cluster_.schedulers[scheduler];
+        (forth ? call.forth : call.back)
+            .push_back(SpawnLink(system_, clock_, {std::move(link).value(), to, host.first.value()}));
+      }
+    for (const auto* links : {&call.forth, &call.back})
+      cluster_.control_links.insert(cluster_.control_links.end(), links->begin(), links->end());
+    caf::anon_send(cluster_.schedulers[scheduler], std::move(call));
     return Status();
   }
 
@@ -166,7 +197,7 @@ class ClusterBuilder {
 }  // namespace
 
 void Cluster::Stop() const {
-  for (const auto* actors : {&schedulers, &links, &simulators, &instances})
+  for (const auto* actors : {&schedulers, &links, &control_links, &simulators, &instances})
     for (const caf::actor& a : *actors) caf::anon_send_exit(a, caf::exit_reason::user_shutdown);
 }
 

@@ -29,9 +29,10 @@ struct ClusterOptions {
 
 struct Cluster {
   std::vector<caf::actor> schedulers;
-  std::vector<caf::actor> simulators;  // hosts; empty when nothing reads predictions or streams
-  std::vector<caf::actor> instances;   // by InstanceId
-  std::vector<caf::actor> links;       // instance -> simulator at 2k, simulator -> instance at 2k + 1; empty without faults
+  std::vector<caf::actor> simulators;     // hosts; empty when nothing reads predictions or streams
+  std::vector<caf::actor> instances;      // by InstanceId
+  std::vector<caf::actor> links;          // instance -> simulator at 2k, simulator -> instance at 2k + 1; empty without faults
+  std::vector<caf::actor> control_links;  // SCHEDULER -> SIMULATOR host and back, where the plan has faults for them
 
   // Ends every actor. Live: await their end with the actor system's destructor or await_all_actors_done().
   void Stop() const;

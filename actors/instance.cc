@@ -1,6 +1,6 @@
 //   SCHEDULER --DispatchCall, Cancel--> INSTANCE --StreamCall--> [LINK] --> SIMULATOR
 //   INSTANCE --TokenEvent, RequestOutcome--> SCHEDULER of the request, its client; RequestOutcome also --> SIMULATOR
-//   SIMULATOR --ResyncRequest--> [LINK] --> INSTANCE
+//   SIMULATOR --ResyncRequest, HeartbeatReply--> [LINK] --> INSTANCE
 #include "actors/instance.h"
 
 #include <caf/all.hpp>
@@ -44,6 +44,7 @@ class InstanceShell final : private InstanceEffects {
     core()->OnResyncRequest(clock_.Now(), *this);
     Arm();
   }
+  void On(const HeartbeatReply& reply) { core()->OnHeartbeatReply(reply.epoch, reply.sent, clock_.Now()); }
   void On(const RestartCall& call) {
     core()->OnRestart(clock_.Now(), call.downtime, *this);
     Arm();
@@ -66,8 +67,7 @@ class InstanceShell final : private InstanceEffects {
   void Arm() { alarm_.Arm(core()->NextEvent()); }
 
   // InstanceEffects
-  void Send(StreamMessage& message, Instant at) override {
-    message.sent = at;
+  void Send(StreamMessage& message, Instant) override {
     if (connected_.stream) self_->send(connected_.stream, StreamCall{std::move(message)});
   }
   void FirstToken(InstanceId instance, RequestId request, Instant at) override {
@@ -123,6 +123,7 @@ caf::behavior InstanceBehavior(caf::stateful_actor<InstanceState>* self, const s
       [shell](const Tick& tick) { shell->On(tick); },
       [shell](const Cancel& cancel) { shell->On(cancel); },
       [shell](const ResyncRequest& request) { shell->On(request); },
+      [shell](const HeartbeatReply& reply) { shell->On(reply); },
       [shell](const RestartCall& call) { shell->On(call); },
       [shell](StatusQuery) { return shell->Status(); },
   };

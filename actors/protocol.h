@@ -59,6 +59,13 @@ struct CandidateCall {
 // From anyone: answered by a SchedulerStatus.
 struct StatusQuery {};
 
+// Once, from whoever wires the cluster, where links stand between it and the SIMULATOR hosts: by host, the LINK that what it sends
+// goes through, and the one that answers come back through. Down messages still come from the hosts themselves.
+struct RouteCall {
+  std::vector<caf::actor> forth;
+  std::vector<caf::actor> back;
+};
+
 // ---- SIMULATOR (an actor hosts one, or those of a shard). It receives:
 
 // From an INSTANCE, or the LINK in front of it: one message of a sync stream.
@@ -98,6 +105,12 @@ struct DispatchCall {
 };
 // Cancel, from a SCHEDULER: the client is gone.
 // ResyncRequest, from a SIMULATOR or the LINK in front of this: send a snapshot.
+// From a SIMULATOR or the LINK in front of this: a heartbeat of `epoch` was heard at `sent`, on the SIMULATOR's clock.
+struct HeartbeatReply {
+  InstanceId instance;
+  Epoch epoch;
+  Instant sent;
+};
 // From whoever injects faults: the engine dies now and is back after `downtime`.
 struct RestartCall {
   Duration downtime;
@@ -157,6 +170,8 @@ CAF_ALLOW_UNSAFE_MESSAGE_TYPE(foretoken::ConnectCall)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(foretoken::DispatchCall)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(foretoken::ResyncRequest)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(foretoken::RestartCall)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(foretoken::HeartbeatReply)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(foretoken::RouteCall)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(foretoken::DecisionNote)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(foretoken::RejectNote)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(foretoken::SchedulerStatus)

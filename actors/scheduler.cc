@@ -48,6 +48,7 @@ class SchedulerShell final : private SchedulerEffects {
     Pump();
   }
 
+  void On(const RouteCall& call) { route_ = call; }
   void On(const PredictedReply& reply) {
     if (options_.on_reply) options_.on_reply(reply);
     const Instant now = clock_.Now();
@@ -167,7 +168,7 @@ class SchedulerShell final : private SchedulerEffects {
     const std::vector<uint32_t> hosts = hosts_;  // giving one up may end the round and open another
     const caf::message message = caf::make_message(std::move(call));
     for (const uint32_t h : hosts)
-      if (!down_[h]) self_->send(options_.simulators[h].actor, message);
+      if (!down_[h]) SendToHost(h, message);
     for (const uint32_t h : hosts)
       if (down_[h]) GiveUp(decision, h);
   }
@@ -180,11 +181,11 @@ class SchedulerShell final : private SchedulerEffects {
     }
     EnqueueCall call{held_.Find(order.reservation.request.value())->request, order};
     call.order.query.request = call.request.get();
-    self_->send(options_.simulators[h].actor, std::move(call));
+    SendToHost(h, caf::make_message(std::move(call)));
   }
   void SendCancel(InstanceId instance, RequestId request) override {
     if (options_.simulators.empty() || down_[host_of_[instance.value()]]) return;
-    self_->send(options_.simulators[host_of_[instance.value()]].actor, Cancel{request, instance, OutcomeReason::kNone});
+    SendToHost(host_of_[instance.value()], caf::make_message(Cancel{request, instance, OutcomeReason::kNone}));
   }
   void Dispatch(InstanceId instance, const RequestMeta& request) override {
     const Held* held = held_.Find(request.id.value());
@@ -225,6 +226,11 @@ class SchedulerShell final : private SchedulerEffects {
     for (uint32_t k = 0; k < host.count; ++k)
       core_->OnUnreachable(decision, InstanceId(host.first.value() + k), clock_.Now(), *this);
   }
+  // Through a link the sender is the link of the way back: answers take it.
+  void SendToHost(uint32_t h, const caf::message& message) {
+    if (route_.forth.empty()) return self_->send(options_.simulators[h].actor, message);
+    caf::send_as(route_.back[h], route_.forth[h], message);
+  }
   template <class M>
   void SendTo(const caf::strong_actor_ptr& to, M message) {
     if (to) self_->send(caf::actor_cast<caf::actor>(to), std::move(message));
@@ -237,6 +243,7 @@ class SchedulerShell final : private SchedulerEffects {
   Alarm alarm_;
   std::vector<uint32_t> host_of_;   // by instance: index in options_.simulators
   std::vector<bool> down_;          // by host
+  RouteCall route_;                 // empty: straight to the hosts
   std::vector<uint32_t> hosts_;     // scratch of SendPredict
   IdMap<Held> held_;                // requests not ended
   std::deque<Deadline> deadlines_;  // in order: every round has the same time
@@ -261,6 +268,7 @@ caf::behavior Scheduler(caf::stateful_actor<SchedulerState>* self, const std::sh
   SchedulerShell* shell = self->state.shell.get();
   self->set_down_handler([shell](const caf::down_msg& down) { shell->OnSimulatorDown(down.source); });
   return {
+      [shell](const RouteCall& call) { shell->On(call); },
       [shell](const PredictedReply& reply) { shell->On(reply); },
       [shell](const EnqueueReply& reply) { shell->On(reply); },
       [shell, self](const ScheduleCall& call) {

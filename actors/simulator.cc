@@ -1,4 +1,4 @@
-//   INSTANCE --StreamCall--> [LINK] --> SIMULATOR --ResyncRequest--> [LINK] --> INSTANCE
+//   INSTANCE --StreamCall--> [LINK] --> SIMULATOR --ResyncRequest, HeartbeatReply--> [LINK] --> INSTANCE
 //   SCHEDULER --PredictCall, EnqueueCall, Cancel--> SIMULATOR --PredictedReply, EnqueueReply--> SCHEDULER
 #include "actors/simulator.h"
 
@@ -75,6 +75,9 @@ class SimulatorShell final : private SimulatorEffects {
  private:
   void RequestResync(InstanceId instance, Epoch epoch, uint64_t from_seq, Instant at) override {
     self_->send(resync_to_[instance.value() - first_], ResyncRequest{instance, SourceId(0), epoch, from_seq, false});
+  }
+  void AnswerHeartbeat(InstanceId instance, Epoch epoch, Instant at) override {
+    self_->send(resync_to_[instance.value() - first_], HeartbeatReply{instance, epoch, at});
   }
   SimulatorCore* Find(InstanceId instance) {
     const uint32_t k = instance.value() - first_;  // wraps when below

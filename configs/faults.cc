@@ -84,23 +84,25 @@ void ReadBurst(ConfigMap& parent, std::optional<BurstLoss>& out) {
   out = burst;
 }
 
-void ReadPartitions(ConfigMap& parent, std::vector<PartitionWindow>& out) {
-  for (const ConfigItem& item : ReadList(parent, "partitions")) {
-    ConfigMap map(*item.node, item.path, parent.sink());
-    PartitionWindow window;
-    Duration from, every;
-    map.Require("from");
-    map.Time("from", kDelay, from);
-    window.from = Instant() + from;
-    map.Require("lasts");
-    map.Time("lasts", kPositive, window.lasts);
-    if (map.Time("every", kPositive, every)) {
-      window.every = every;
-      if (every <= window.lasts) map.Fault("every", "must be > lasts");
-    }
-    map.Finish();
-    out.push_back(window);
+PartitionWindow ReadWindow(const ConfigNode& node, const std::string& path, ConfigErrorSink& sink) {
+  ConfigMap map(node, path, sink);
+  PartitionWindow window;
+  Duration from, every;
+  map.Require("from");
+  map.Time("from", kDelay, from);
+  window.from = Instant() + from;
+  map.Require("lasts");
+  map.Time("lasts", kPositive, window.lasts);
+  if (map.Time("every", kPositive, every)) {
+    window.every = every;
+    if (every <= window.lasts) map.Fault("every", "must be > lasts");
   }
+  map.Finish();
+  return window;
+}
+
+void ReadPartitions(ConfigMap& parent, std::vector<PartitionWindow>& out) {
+  for (const ConfigItem& item : ReadList(parent, "partitions")) out.push_back(ReadWindow(*item.node, item.path, parent.sink()));
 }
 
 // `instance`, or `{ role: instance, name: "h100-*" }`.
@@ -143,6 +145,8 @@ void ReadLink(const ConfigItem& item, ConfigErrorSink& sink, std::vector<LinkRul
     skew.Real("ppm", {-100'000, 100'000}, f.clock.ppm);
     skew.Finish();
   }
+  if (const ConfigNode* active = map.Find("active"); active != nullptr)
+    f.active = ReadWindow(*active, map.PathOf("active"), sink);
   // What would silently do nothing is a mistake.
   if (f.reorder_probability > 0 && !map.Has("reorder_delay"))
     map.Fault("reorder_probability", "needs a reorder_delay, or nothing is reordered");

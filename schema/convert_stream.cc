@@ -302,6 +302,23 @@ void Write(const Heartbeat& in, wire::Heartbeat::Builder out) {
   out.setHeld(in.held);
   out.setStepInFlight(in.step_in_flight);
   out.setInFlightSinceNs(in.in_flight_since.nanos());
+  if (!in.echo) return;
+  auto echo = out.getEchoed().initEcho();
+  echo.setSentNs(in.echo->sent.nanos());
+  echo.setReceivedNs(in.echo->received.nanos());
+}
+
+Heartbeat Read(wire::Heartbeat::Reader in) {
+  Heartbeat out{Instant::FromNanos(in.getAtNs()), in.getLastSeq(), NotNegative(in.getHeld(), "heartbeat.held: >= 0"),
+                in.getStepInFlight(), Instant::FromNanos(in.getInFlightSinceNs())};
+  const auto echoed = in.getEchoed();
+  switch (echoed.which()) {
+    case wire::Heartbeat::Echoed::NOTHING: return out;
+    case wire::Heartbeat::Echoed::ECHO:
+      out.echo = {Instant::FromNanos(echoed.getEcho().getSentNs()), Instant::FromNanos(echoed.getEcho().getReceivedNs())};
+      return out;
+  }
+  throw Malformed{"heartbeat echo: a known kind (a newer peer?)"};
 }
 
 void Write(const Aggregate& in, wire::Aggregate::Builder out) {
@@ -327,11 +344,7 @@ StreamBody ReadBody(wire::StreamMessage::Body::Reader in, const DecodeLimits& li
     case Body::ABORTED: return Aborted{RequestId(in.getAborted().getRequest()), Instant::FromNanos(in.getAborted().getAtNs())};
     case Body::SYNC_BATCH_RESULT: return Read(in.getSyncBatchResult(), limits);
     case Body::SNAPSHOT: return Read(in.getSnapshot(), limits);
-    case Body::HEARTBEAT: {
-      const auto h = in.getHeartbeat();
-      return Heartbeat{Instant::FromNanos(h.getAtNs()), h.getLastSeq(), NotNegative(h.getHeld(), "heartbeat.held: >= 0"),
-                       h.getStepInFlight(), Instant::FromNanos(h.getInFlightSinceNs())};
-    }
+    case Body::HEARTBEAT: return Read(in.getHeartbeat());
     case Body::AGGREGATE: return Read(in.getAggregate());
   }
   throw Malformed{"stream message body: a known kind (a newer peer?)"};

@@ -169,6 +169,13 @@ struct Heartbeat {
   held @2 :Int32;
   stepInFlight @3 :Bool;
   inFlightSinceNs @4 :Int64;
+  echoed :union {  # the answer to an earlier heartbeat that came since the last one
+    nothing @5 :Void;
+    echo :group {
+      sentNs @6 :Int64;  # on the SIMULATOR's clock
+      receivedNs @7 :Int64;
+    }
+  }
 }
 
 struct Aggregate {

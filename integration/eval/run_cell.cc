@@ -13,6 +13,7 @@
 #include "integration/simulate/decision_log.h"
 #include "integration/simulate/load_workload.h"
 #include "integration/simulate/run_report.h"
+#include "runtime/metrics/recovery.h"
 
 namespace foretoken {
 namespace {
@@ -69,6 +70,52 @@ Counted Cut(const Trace& trace, const RunResult& result, size_t from, size_t to)
   return out;
 }
 
+// Mean, and the value that a share of the samples do not exceed; null without samples.
+void AddSpread(const std::string& key, std::vector<double> values, double share, const char* share_name, json::object& to) {
+  to[key + "_mean"] = to[key + share_name] = nullptr;
+  if (values.empty()) return;
+  double sum = 0;
+  for (const double v : values) sum += v;
+  to[key + "_mean"] = sum / static_cast<double>(values.size());
+  const auto at = static_cast<size_t>(share * static_cast<double>(values.size() - 1));
+  std::nth_element(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(at), values.end());
+  to[key + share_name] = values[at];
+}
+
+void AddSampleFigures(const RunResult& result, json::object& figures) {
+  std::vector<double> wrong, hot_spot, decision;
+  for (const MirrorSample& s : result.samples) {
+    wrong.push_back(s.wrong);
+    hot_spot.push_back(s.hot_spot);
+  }
+  for (const RunRequest& r : result.requests)
+    if (r.assignments == 1) decision.push_back((r.decided - r.arrival).seconds());
+  AddSpread("mirrors_wrong", std::move(wrong), 0.99, "_p99", figures);
+  AddSpread("hot_spot", std::move(hot_spot), 0.99, "_p99", figures);
+  AddSpread("decision", std::move(decision), 0.99, "_p99", figures);
+  const double decisions = static_cast<double>(result.scheduler.decisions);
+  figures["repick_share"] = decisions > 0 ? json::value(static_cast<double>(result.scheduler.repicks) / decisions) : nullptr;
+}
+
+std::vector<ErrorSample> ErrorsOf(const RunResult& result) {
+  std::vector<ErrorSample> out;
+  for (const MirrorSample& s : result.samples) out.push_back({s.at, static_cast<double>(s.wrong)});
+  return out;
+}
+
+// Runs the cell once more without its faults; null where these never end or end when the run does.
+Result<json::value> RecoveryOf(const RunOptions& options, const Trace& trace, const RunResult& result) {
+  const std::optional<Instant> end = options.faults.End();
+  if (!end || *end == Instant() || result.samples.empty() || *end >= result.samples.back().at) return json::value(nullptr);
+  RunOptions clean = options;
+  clean.faults = {};
+  const Result<RunResult> other = RunVirtual(clean, trace, nullptr);
+  if (!other.ok()) return other.error();
+  const auto back = RecoveryTime(ErrorsOf(result), ErrorsOf(*other), *end);
+  // Not within the run: at least so long.
+  return json::value(back.value_or(result.samples.back().at - *end).seconds());
+}
+
 }  // namespace
 
 Result<Topology> TopologyOf(const GridCell& cell) {
@@ -106,19 +153,25 @@ Result<json::object> RunCell(const Grid& grid, const GridCell& cell, double rate
   if (!topology.ok()) return topology.error();
   const Result<Trace> trace = LoadWorkload("", cell.workload, {grid.limit, rate_scale, cell.seed});
   if (!trace.ok()) return trace.error();
-  const Result<RunOptions> options = ComposeRun(*topology, *trace);
-  if (!options.ok()) return options.error();
+  Result<RunOptions> composed = ComposeRun(*topology, *trace);
+  if (!composed.ok()) return composed.error();
+  RunOptions options = std::move(composed).value();
+  options.sample_mirrors = true;
   auto log = DecisionLog::Open("", topology->InstanceNames());
   if (!log.ok()) return log.error();
   DigestObserver observer(**log);
   const auto start = std::chrono::steady_clock::now();
-  const Result<RunResult> result = RunVirtual(*options, *trace, &observer);
+  const Result<RunResult> result = RunVirtual(options, *trace, &observer);
   const std::chrono::duration<double> wall = std::chrono::steady_clock::now() - start;
   if (!result.ok()) return result.error();
   const auto digest = (*log)->Close();
   if (!digest.ok()) return digest.error();
 
   json::object figures = FiguresOf(*topology, *trace, *result, grid.warmup_share, grid.drain_share);
+  AddSampleFigures(*result, figures);
+  const Result<json::value> recovery = RecoveryOf(options, *trace, *result);
+  if (!recovery.ok()) return recovery.error();
+  figures["recovery_seconds"] = *recovery;
   figures["offered_rate_scale"] = rate_scale;
   figures["offered_rps"] = MeanRate(*trace);
   return json::object{{"key", grid.KeyOf(cell)},

@@ -37,13 +37,15 @@ struct Slice {
   size_t arrived = 0, finished = 0, predicted = 0;
   double ttft = 0, e2e = 0;                           // sums over the finished, s
   double predicted_e2e = 0, true_e2e = 0, error = 0;  // sums over those with a prediction, from the decision on
+  size_t samples = 0;
+  double wrong = 0;  // sum over samples of the requests that mirrors misplaced
 
   json::array Row() const {
     const auto over = [](double a, double b) { return b > 0 ? json::value(Rounded(a / b)) : json::value(nullptr); };
     const auto n = static_cast<double>(finished);
     json::value bias = nullptr;
     if (true_e2e > 0) bias = Rounded(predicted_e2e / true_e2e - 1);
-    return {arrived, over(ttft, n), over(e2e, n), bias, over(error, true_e2e)};
+    return {arrived, over(ttft, n), over(e2e, n), bias, over(error, true_e2e), over(wrong, static_cast<double>(samples))};
   }
 };
 
@@ -69,6 +71,11 @@ void AddSlices(const RunResult& result, json::object& out) {
     s.predicted_e2e += r.predicted_e2e.seconds();
     s.true_e2e += truth;
     s.error += std::abs(r.predicted_e2e.seconds() - truth);
+  }
+  for (const MirrorSample& m : result.samples) {
+    Slice& s = slices[std::min(slices.size() - 1, static_cast<size_t>(m.at.seconds() / width))];
+    ++s.samples;
+    s.wrong += m.wrong;
   }
   json::array rows;
   for (const Slice& s : slices) rows.emplace_back(s.Row());

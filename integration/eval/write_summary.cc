@@ -40,9 +40,20 @@ bool HeadsTable(const std::string& dimension) {
   return dimension == "topology" || dimension == "workload" || dimension == "load" || dimension == "rate_scale";
 }
 
+// What is absent or zero in every run is left out; that nothing was lost is said.
+bool TellsAnything(const Evaluation& e, const Figure& f) {
+  if (f.key == "lost") return true;
+  for (size_t c = 0; c < e.combinations(); ++c)
+    if (const std::optional<Spread> s = e.Over(c, f.key); s && s->mean != 0) return true;
+  return false;
+}
+
 }  // namespace
 
 std::vector<SummaryTable> TablesOf(const Evaluation& e) {
+  std::vector<const Figure*> figures;
+  for (const Figure& f : Figures())
+    if (f.in_table && TellsAnything(e, f)) figures.push_back(&f);
   std::vector<size_t> columns;
   for (const size_t d : e.Varied())
     if (!HeadsTable(e.grid().dimensions[d].name)) columns.push_back(d);
@@ -55,14 +66,12 @@ std::vector<SummaryTable> TablesOf(const Evaluation& e) {
       by_title[title] = tables.size();
       tables.push_back({title, {}, {}});
       for (const size_t d : columns) tables.back().header.push_back(e.grid().dimensions[d].name);
-      for (const Figure& f : Figures())
-        if (f.in_table)
-          tables.back().header.push_back(std::string(f.label) + (f.unit.empty() ? "" : " (" + std::string(f.unit) + ")"));
+      for (const Figure* f : figures)
+        tables.back().header.push_back(std::string(f->label) + (f->unit.empty() ? "" : " (" + std::string(f->unit) + ")"));
     }
     std::vector<std::string> row;
     for (const size_t d : columns) row.push_back(e.grid().dimensions[d].values[e.At(c)[d]]);
-    for (const Figure& f : Figures())
-      if (f.in_table) row.push_back(Shown(e.Over(c, f.key), f));
+    for (const Figure* f : figures) row.push_back(Shown(e.Over(c, f->key), *f));
     tables[by_title[title]].rows.push_back(std::move(row));
   }
   return tables;

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "runtime/base/check.h"
+#include "runtime/eval/control_links.h"
 #include "runtime/eval/engine_request.h"
 #include "runtime/eval/message_bytes.h"
 
@@ -57,7 +58,7 @@ class VirtualHost final : private SchedulerEffects, private InstanceEffects, pri
   void Dispatch(InstanceId instance, const RequestMeta& request) override;
   void Reject(RequestId request, OutcomeReason reason) override;
   void Decided(const DecisionRecord& record) override;
-  void ArmDeadline(DecisionId, Instant) override {}  // every reply comes at the instant of the question
+  void ArmDeadline(DecisionId decision, Instant at) override;
   // InstanceEffects
   void Send(StreamMessage& message, Instant at) override;
   void FirstToken(InstanceId instance, RequestId request, Instant at) override;
@@ -65,13 +66,21 @@ class VirtualHost final : private SchedulerEffects, private InstanceEffects, pri
   void Failed(InstanceId instance, RequestId request, OutcomeReason reason, Instant at) override;
   // SimulatorEffects
   void RequestResync(InstanceId instance, Epoch, uint64_t, Instant at) override;
+  void AnswerHeartbeat(InstanceId instance, Epoch epoch, Instant at) override;
 
-  SchedulerCore& SchedulerOf(RequestId request) { return *schedulers_[request.value() % schedulers_.size()]; }
+  SchedulerCore& SchedulerOf(RequestId request) { return **SlotOf(request); }
+  std::unique_ptr<SchedulerCore>* SlotOf(RequestId request) { return &schedulers_[request.value() % schedulers_.size()]; }
   Status BuildSchedulers();
   Status BuildLinks();
   void AdvanceAll(Instant until);
+  void AdvanceEach(Instant until);
   void AdvanceInstance(size_t k, Instant until);
   void Deliver(size_t k, Instant at);
+  void DeliverCall(size_t k, const ControlCall& call, Instant at);
+  void HandleControl(const ControlEvent& event);
+  void SendCall(InstanceId instance, ControlCall call);
+  size_t deciding() const { return static_cast<size_t>(deciding_ - schedulers_.data()); }
+  void Sample();
   void RestartsUntil(Instant until);
   void Drain();
   void ApplyOutcomes();
@@ -93,19 +102,21 @@ class VirtualHost final : private SchedulerEffects, private InstanceEffects, pri
   std::vector<std::unique_ptr<SimulatorCore>> simulators_;
   std::vector<std::unique_ptr<LengthEstimator>> lengths_;  // one per SCHEDULER
   std::vector<std::unique_ptr<SchedulerCore>> schedulers_;
-  SchedulerCore* deciding_ = nullptr;  // whose call is in progress
+  std::unique_ptr<SchedulerCore>* deciding_ = nullptr;  // whose call is in progress
   // With faults: per instance, the links of its sync stream and what is on its way on them.
   struct OnItsWay {
     Instant at;
     uint64_t order = 0;
-    bool resync_request = false;  // to the INSTANCE; else a message to the SIMULATOR
-    StreamMessage message;
+    enum Kind : uint8_t { kStream, kCall, kResyncRequest, kHeartbeatReply } kind = kStream;  // the last two to the INSTANCE
+    StreamMessage message;  // of the reply: its epoch, and when it was sent
+    std::shared_ptr<const ControlCall> call;
     bool operator>(const OnItsWay& o) const { return at != o.at ? at > o.at : order > o.order; }
   };
   bool faults_ = false;
   std::vector<Link> to_simulator_, to_instance_;
   std::vector<std::vector<OnItsWay>> inbox_;  // heaps, earliest on top
   uint64_t sent_ = 0;
+  std::unique_ptr<ControlLinks> control_;  // null: SIMULATORs answer at once
   std::vector<RestartEvent> restarts_;
   size_t next_restart_ = 0;
   std::vector<Outcome> outcomes_;
@@ -118,6 +129,7 @@ Status VirtualHost::BuildSchedulers() {
   for (const RunOptions::Instance& i : options_.instances) infos.push_back({i.profile.step_time, i.facts});
   for (int32_t k = 0; k < std::max(options_.scheduler_count, 1); ++k) {
     SchedulerCore::Options o = options_.scheduler;
+    if (HasControlLinks(options_.faults)) o.sole = false;  // what it sends may come in another order
     if (k > 0) o.seed = Mix64(o.seed, static_cast<uint64_t>(k));
     auto lengths = options_.make_lengths(options_.scheduler.seed);
     if (!lengths.ok()) return lengths.error();
@@ -147,6 +159,11 @@ Status VirtualHost::BuildLinks() {
     }
   }
   inbox_.resize(options_.instances.size());
+  if (HasControlLinks(options_.faults)) {
+    auto control = ControlLinks::Make(options_.faults, result_.instance_names, schedulers_.size(), seed);
+    if (!control.ok()) return control.error();
+    control_ = std::move(control).value();
+  }
   if (!trace_.requests.empty())  // none after the last arrival: a run ends when its requests have
     restarts_ = options_.faults.RestartsOf(result_.instance_names, trace_.requests.back().meta.arrival);
   return Status();
@@ -170,6 +187,8 @@ Status VirtualHost::Build() {
     o.poll_interval = options_.poll_interval;
     if (faults_) o.heartbeat = options_.heartbeat;
     o.exact_snapshots = options_.exact_snapshots;
+    o.clock = options_.faults.ClockOf(i.name);
+    const bool own_clock = o.clock != ClockSkew{};
     auto instance = InstanceCore::Make(std::move(o));
     if (!instance.ok()) return Error{i.name + ": " + instance.error().message};
     instances_.push_back(std::move(instance).value());
@@ -186,7 +205,9 @@ Status VirtualHost::Build() {
                              options_.stale_after,
                              options_.dead_after,
                              options_.confirm_timeout,
-                             faults_ && options_.level != SyncLevel::kNone};
+                             faults_ && options_.level != SyncLevel::kNone,
+                             own_clock,
+                             control_ != nullptr};
     simulators_.push_back(
         std::make_unique<SimulatorCore>(std::move(s), std::move(predictor).value(), std::move(mirror_lengths).value()));
   }
@@ -206,8 +227,9 @@ RunResult VirtualHost::Run() {
     now_ = r.meta.arrival;
     if (advance_all_) AdvanceAll(now_);
     now_ = r.meta.arrival;
-    deciding_ = &SchedulerOf(r.meta.id);
-    deciding_->OnSchedule(r.meta, now_, *this);
+    if (options_.sample_mirrors) Sample();
+    deciding_ = SlotOf(r.meta.id);
+    SchedulerOf(r.meta.id).OnSchedule(r.meta, now_, *this);
     ApplyOutcomes();
     if (observer_ != nullptr && k % kProgressEvery == 0) observer_->OnProgress(k, n);
   }
@@ -232,7 +254,8 @@ void VirtualHost::Drain() {
   if (!timers) return AdvanceAll(Instant::Max());
   constexpr int kSecondsMax = 1'000'000;  // a bound for a run that cannot end; what is left counts as lost
   const auto busy = [&] {
-    return std::any_of(schedulers_.begin(), schedulers_.end(), [](const auto& s) { return s->ledger().assigned() > 0; });
+    return std::any_of(schedulers_.begin(), schedulers_.end(),
+                       [](const auto& s) { return s->ledger().assigned() + s->open_rounds() > 0; });
   };
   Instant t = now_;
   for (int k = 0; k < kSecondsMax && busy(); ++k) {
@@ -244,6 +267,22 @@ void VirtualHost::Drain() {
 }
 
 void VirtualHost::AdvanceAll(Instant until) {
+  if (control_) {
+    // What a SCHEDULER does touches every instance: all come as far as that first.
+    for (Instant next = control_->Next(); next <= until && next != Instant::Max(); next = control_->Next()) {
+      AdvanceEach(next);
+      control_->CallsDelivered(next);
+      ControlEvent event;
+      while (control_->Take(next, event, now_)) {
+        HandleControl(event);
+        ApplyOutcomes();
+      }
+    }
+  }
+  AdvanceEach(until);
+}
+
+void VirtualHost::AdvanceEach(Instant until) {
   // Between two instants at which anything outside touches them, instances are independent of one another.
   for (size_t k = 0; k < instances_.size(); ++k)
     if (faults_ || instances_[k]->NextEvent() <= until) AdvanceInstance(k, until);
@@ -273,12 +312,68 @@ void VirtualHost::Deliver(size_t k, Instant at) {
     std::pop_heap(inbox.begin(), inbox.end(), std::greater<>());
     OnItsWay m = std::move(inbox.back());
     inbox.pop_back();
-    if (m.resync_request) {
-      instances_[k]->OnResyncRequest(m.at, *this);
-    } else {
-      simulators_[k]->OnStream(m.message, m.at, *this);
+    switch (m.kind) {
+      case OnItsWay::kStream: simulators_[k]->OnStream(m.message, m.at, *this); break;
+      case OnItsWay::kCall: DeliverCall(k, *m.call, m.at); break;
+      case OnItsWay::kResyncRequest: instances_[k]->OnResyncRequest(m.at, *this); break;
+      case OnItsWay::kHeartbeatReply: instances_[k]->OnHeartbeatReply(m.message.epoch, m.message.sent, m.at); break;
     }
   }
+}
+
+void VirtualHost::DeliverCall(size_t k, const ControlCall& call, Instant at) {
+  SimulatorCore& simulator = *simulators_[k];
+  if (const PredictQuery* query = std::get_if<PredictQuery>(&call.body)) {
+    ControlEvent::Predicted answer{call.decision, simulator.Predict(*query, at)};
+    control_->Reply(simulator.instance(), {call.scheduler, std::move(answer)}, at);
+  } else if (const EnqueueOrder* order = std::get_if<EnqueueOrder>(&call.body)) {
+    EnqueueReply reply = simulator.OnEnqueue(*order, at);
+    if (order->guarded) control_->Reply(simulator.instance(), {call.scheduler, std::move(reply)}, at);
+  } else {
+    simulator.OnCancel(std::get<RequestId>(call.body), at);
+  }
+}
+
+void VirtualHost::HandleControl(const ControlEvent& event) {
+  deciding_ = &schedulers_[event.scheduler];
+  SchedulerCore& scheduler = **deciding_;
+  if (const auto* p = std::get_if<ControlEvent::Predicted>(&event.body)) {
+    scheduler.OnPrediction(p->decision, p->prediction, now_, *this);
+  } else if (const auto* reply = std::get_if<EnqueueReply>(&event.body)) {
+    scheduler.OnEnqueueReply(*reply, now_, *this);
+  } else {
+    scheduler.OnDeadline(std::get<ControlEvent::Deadline>(event.body).decision, now_, *this);
+  }
+}
+
+void VirtualHost::SendCall(InstanceId instance, ControlCall call) {
+  call.scheduler = deciding();
+  const auto shared = std::make_shared<const ControlCall>(std::move(call));
+  std::vector<OnItsWay>& inbox = inbox_[instance.value()];
+  for (const Instant t : control_->Call(shared->scheduler, instance, now_)) {
+    inbox.push_back({t, sent_++, OnItsWay::kCall, {}, shared});
+    std::push_heap(inbox.begin(), inbox.end(), std::greater<>());
+  }
+}
+
+void VirtualHost::ArmDeadline(DecisionId decision, Instant at) {
+  if (control_) control_->At(at, {deciding(), ControlEvent::Deadline{decision}});  // else every reply comes at once
+}
+
+void VirtualHost::Sample() {
+  MirrorSample s;
+  s.at = now_;
+  size_t most = 0, all = 0;
+  for (size_t k = 0; k < instances_.size(); ++k) {
+    most = std::max(most, instances_[k]->held());
+    all += instances_[k]->held();
+    if (!mirrors_) continue;
+    const EngineCore& core = instances_[k]->engine().core();
+    s.wrong += std::abs(simulators_[k]->predictor().running() - core.running());
+    s.wrong += std::abs(simulators_[k]->predictor().waiting() - core.waiting());
+  }
+  if (all > 0) s.hot_spot = static_cast<double>(most * instances_.size()) / static_cast<double>(all);
+  result_.samples.push_back(s);
 }
 
 // Outcomes reach the SCHEDULER in order of time; those that a dispatch causes at once come behind.
@@ -307,8 +402,8 @@ void VirtualHost::Apply(const Outcome& o) {
   }
   if (o.kind == Outcome::kFailed) {
     r.first_token = Instant::Max();  // nothing was kept of a failed attempt
-    deciding_ = &SchedulerOf(o.request);
-    deciding_->OnEngineFailure(traced(o.request).meta, o.reason, o.at, *this);
+    deciding_ = SlotOf(o.request);
+    SchedulerOf(o.request).OnEngineFailure(traced(o.request).meta, o.reason, o.at, *this);
     return;
   }
   if (r.outcome != OutcomeKind::kLost) {
@@ -322,21 +417,27 @@ void VirtualHost::Apply(const Outcome& o) {
 }
 
 void VirtualHost::SendPredict(DecisionId decision, std::span<const InstanceId> targets, const PredictQuery& query) {
+  if (control_) {
+    for (const InstanceId t : targets) SendCall(t, {0, decision, query});
+    return;
+  }
   const std::vector<InstanceId> ask(targets.begin(), targets.end());  // the span's storage may serve a later round meanwhile
   for (InstanceId t : ask) {
     const Prediction p = simulators_[t.value()]->Predict(query, now_);
-    deciding_->OnPrediction(decision, p, now_, *this);
+    (*deciding_)->OnPrediction(decision, p, now_, *this);
   }
 }
 
 void VirtualHost::SendEnqueue(const EnqueueOrder& order) {
+  if (control_ && mirrors_) return SendCall(order.instance, {0, order.decision, order});
   EnqueueReply reply{order.decision, order.instance, true, {}, {}};
   if (!advance_all_) AdvanceInstance(order.instance.value(), now_);
   if (mirrors_) reply = simulators_[order.instance.value()]->OnEnqueue(order, now_);
-  if (order.guarded) deciding_->OnEnqueueReply(reply, now_, *this);
+  if (order.guarded) (*deciding_)->OnEnqueueReply(reply, now_, *this);
 }
 
 void VirtualHost::SendCancel(InstanceId instance, RequestId request) {
+  if (control_ && mirrors_) return SendCall(instance, {0, DecisionId(), request});
   if (mirrors_) simulators_[instance.value()]->OnCancel(request, now_);
 }
 
@@ -406,7 +507,7 @@ void VirtualHost::Send(StreamMessage& message, Instant at) {
   const size_t k = message.instance.value();
   if (!faults_) return simulators_[k]->OnStream(message, at, *this);
   for (const Instant t : to_simulator_[k].OnMessage(at, MessageBytes(message))) {
-    inbox_[k].push_back({t, sent_++, false, message});
+    inbox_[k].push_back({t, sent_++, OnItsWay::kStream, message, nullptr});
     std::push_heap(inbox_[k].begin(), inbox_[k].end(), std::greater<>());
   }
 }
@@ -429,7 +530,21 @@ void VirtualHost::RequestResync(InstanceId instance, Epoch, uint64_t, Instant at
   FT_CHECK(faults_);  // nothing is missing on a link without faults
   const size_t k = instance.value();
   for (const Instant t : to_instance_[k].OnMessage(at, kSmallMessageBytes)) {
-    inbox_[k].push_back({t, sent_++, true, {}});
+    inbox_[k].push_back({t, sent_++, OnItsWay::kResyncRequest, {}, nullptr});
+    std::push_heap(inbox_[k].begin(), inbox_[k].end(), std::greater<>());
+  }
+}
+
+void VirtualHost::AnswerHeartbeat(InstanceId instance, Epoch epoch, Instant at) {
+  const size_t k = instance.value();
+  OnItsWay reply;
+  reply.kind = OnItsWay::kHeartbeatReply;
+  reply.message.epoch = epoch;
+  reply.message.sent = at;
+  for (const Instant t : to_instance_[k].OnMessage(at, kSmallMessageBytes)) {
+    reply.at = t;
+    reply.order = sent_++;
+    inbox_[k].push_back(reply);
     std::push_heap(inbox_[k].begin(), inbox_[k].end(), std::greater<>());
   }
 }
@@ -444,6 +559,7 @@ void VirtualHost::Collect() {
   for (auto& s : schedulers_) Add(result_.scheduler, s->counters());
   for (const auto* links : {&to_simulator_, &to_instance_})
     for (const Link& l : *links) Add(result_.links, l.counters());
+  if (control_) Add(result_.links, control_->counters());
   for (auto& s : simulators_) {
     Add(result_.simulators, s->counters());
     Add(result_.sync, s->sync_counters());
@@ -452,21 +568,6 @@ void VirtualHost::Collect() {
 }
 
 }  // namespace
-
-Status CheckFaultPlan(const FaultPlan& plan) {
-  const auto sync_end = [](const std::optional<LinkRole>& role) {
-    return !role || *role == LinkRole::kInstance || *role == LinkRole::kSimulator;
-  };
-  for (size_t k = 0; k < plan.links.size(); ++k) {
-    const LinkRule& rule = plan.links[k];
-    const std::string name = "fault plan " + plan.name + ": links[" + std::to_string(k) + "]";
-    const bool same = rule.from && rule.to && *rule.from == *rule.to;
-    if (!sync_end(rule.from) || !sync_end(rule.to) || same)
-      return Error{name + ": only links between instance and simulator can be given faults yet"};
-    if (rule.faults.clock != ClockSkew{}) return Error{name + ".clock: clock skew is not applied yet: leave it out"};
-  }
-  return Status();
-}
 
 Result<RunResult> RunVirtual(const RunOptions& options, const Trace& trace, RunObserver* observer) {
   VirtualHost host(options, trace, observer);

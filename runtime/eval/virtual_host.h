@@ -35,7 +35,7 @@ struct RunOptions {
   std::vector<Instance> instances;
   SchedulerCore::Options scheduler;
   int32_t scheduler_count = 1;                 // requests are dealt out among them
-  FaultPlan faults;                            // links instance -> simulator and simulator -> instance, and restarts
+  FaultPlan faults;                            // of the links that CheckFaultPlan names, and restarts
   Duration heartbeat = Duration::Millis(250);  // sent when there are faults, since silence then means something
   bool exact_snapshots = false;
   SyncLevel level = SyncLevel::kFull;
@@ -47,6 +47,8 @@ struct RunOptions {
   // Share of decisions for which the emulated engines are forked and the request is run on every candidate, so that the choice
   // can be compared with the best one (costs milliseconds each). 0: none.
   double truth_sample = 0;
+  // At every arrival, look at all instances and their mirrors: RunResult::samples.
+  bool sample_mirrors = false;
   // Composition: which predictor and which estimator. Called once per instance, and once per SCHEDULER for the estimator.
   std::function<Result<std::unique_ptr<Predictor>>(const InstanceProfile&, const LengthEstimator*)> make_predictor;
   std::function<Result<std::unique_ptr<LengthEstimator>>(uint64_t seed)> make_lengths;
@@ -69,6 +71,13 @@ struct RunRequest {
   bool stale = false;
 };
 
+// All instances at an arrival, before it.
+struct MirrorSample {
+  Instant at;
+  int32_t wrong = 0;    // sum over instances of |believed - true| waiting and running requests
+  double hot_spot = 1;  // requests held by the instance that holds most, over the mean
+};
+
 struct RunResult {
   std::vector<RunRequest> requests;  // in trace order
   uint64_t steps = 0;
@@ -85,10 +94,12 @@ struct RunResult {
   AgreeAtOne agree_at_one;
   uint64_t regret_questions = 0;
   double regret_seconds = 0;  // sum of chosen - best true E2E
+  std::vector<MirrorSample> samples;
   std::vector<std::string> instance_names;
 };
 
-// What of a fault plan the hosts of a run can do: links between instances and their simulators, without clock skew, and restarts.
+// What of a fault plan the hosts of a run can do: links between instances and their simulators, clocks of instances, links between
+// schedulers and simulators that lose nothing, and restarts.
 // Error: names the first rule that would silently do nothing.
 Status CheckFaultPlan(const FaultPlan& plan);
 

@@ -36,9 +36,19 @@ Status ValidateLaw(const std::string& name, const DelayLaw& law) {
   return {};
 }
 
+bool Fits(const std::optional<LinkRole>& rule, LinkRole role) {
+  return rule ? *rule == role : role == LinkRole::kInstance || role == LinkRole::kSimulator;
+}
+
 bool Fits(const std::optional<LinkRole>& role, const std::string& pattern, const LinkEnd& end) {
-  if (role && *role != end.role) return false;
+  if (!Fits(role, end.role)) return false;
   return pattern == "*" || MatchesPattern(pattern, end.name);
+}
+
+Status ValidateWindow(const std::string& name, const PartitionWindow& w) {
+  if (w.lasts <= Duration()) return Broken(name + ".lasts", "must be > 0");
+  if (w.every && *w.every <= w.lasts) return Broken(name + ".every", "must be > lasts");
+  return {};
 }
 
 }  // namespace
@@ -60,10 +70,10 @@ Status Validate(const LinkFaults& f) {
     if (!IsProbability(b.enter) || !IsProbability(b.leave) || !IsProbability(b.loss_good) || !IsProbability(b.loss_bad))
       return Broken("burst_loss", "its probabilities must be between 0 and 1");
   }
-  for (const PartitionWindow& p : f.partitions) {
-    if (p.lasts <= Duration()) return Broken("partitions.lasts", "must be > 0");
-    if (p.every && *p.every <= p.lasts) return Broken("partitions.every", "must be > lasts");
-  }
+  for (const PartitionWindow& p : f.partitions)
+    if (const Status s = ValidateWindow("partitions", p); !s.ok()) return s;
+  if (f.active)
+    if (const Status s = ValidateWindow("active", *f.active); !s.ok()) return s;
   if (f.bytes_per_second < 0) return Broken("bytes_per_second", "must be >= 0");
   if (!(std::abs(f.clock.ppm) <= 100'000)) return Broken("clock.ppm", "must be between -100000 and 100000");
   return {};
@@ -73,6 +83,37 @@ const LinkFaults* FaultPlan::FaultsOf(const LinkEnd& from, const LinkEnd& to) co
   for (const LinkRule& rule : links)
     if (Fits(rule.from, rule.from_name, from) && Fits(rule.to, rule.to_name, to)) return &rule.faults;
   return nullptr;
+}
+
+bool FaultPlan::Reaches(LinkRole from, LinkRole to) const {
+  return std::any_of(links.begin(), links.end(), [&](const LinkRule& r) { return Fits(r.from, from) && Fits(r.to, to); });
+}
+
+ClockSkew FaultPlan::ClockOf(std::string_view instance) const {
+  const LinkFaults* f = FaultsOf({LinkRole::kInstance, instance}, {LinkRole::kSimulator, instance});
+  return f != nullptr ? f->clock : ClockSkew{};
+}
+
+std::optional<Instant> FaultPlan::End() const {
+  if (empty()) return std::nullopt;
+  Instant end;
+  for (const LinkRule& rule : links) {
+    LinkFaults always = rule.faults;  // what goes on outside partitions
+    always.partitions.clear();
+    always.clock = {};
+    const bool only_partitions = always == LinkFaults{};
+    if (!only_partitions && (!rule.faults.active || rule.faults.active->every)) return std::nullopt;
+    if (rule.faults.active) end = std::max(end, rule.faults.active->from + rule.faults.active->lasts);
+    for (const PartitionWindow& p : rule.faults.partitions) {
+      if (p.every) return std::nullopt;
+      end = std::max(end, p.from + p.lasts);
+    }
+  }
+  for (const RestartRule& r : restarts) {
+    if (r.every) return std::nullopt;
+    end = std::max(end, r.at + r.downtime);
+  }
+  return end;
 }
 
 std::vector<RestartEvent> FaultPlan::RestartsOf(const std::vector<std::string>& instance_names, Instant until) const {

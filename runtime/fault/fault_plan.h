@@ -44,7 +44,7 @@ struct PartitionWindow {
   bool operator==(const PartitionWindow&) const = default;
 };
 
-// The sender's clock shows now + offset + now * ppm / 1e6.
+// The clock of the engine that sends: it shows now + offset + now * ppm / 1e6.
 struct ClockSkew {
   Duration offset;
   double ppm = 0;
@@ -67,6 +67,7 @@ struct LinkFaults {
   int64_t bytes_per_second = 0;  // 0: no limit; else messages queue for the wire
   bool in_order = false;         // as over one TCP connection: nothing passes what was sent before it
   ClockSkew clock;
+  std::optional<PartitionWindow> active;  // all of the above but the clock happens within these windows only; absent: always
   bool operator==(const LinkFaults&) const = default;
 };
 
@@ -82,7 +83,7 @@ struct LinkEnd {
 };
 
 struct LinkRule {
-  // Absent role: any. Patterns: '*' stands for any run of characters, '?' for one.
+  // Absent role: INSTANCE or SIMULATOR, the ends of the sync streams; a SCHEDULER's links are named. Patterns: '*' stands for any run of characters, '?' for one.
   std::optional<LinkRole> from = LinkRole::kInstance;
   std::string from_name = "*";
   std::optional<LinkRole> to = LinkRole::kSimulator;
@@ -115,6 +116,12 @@ struct FaultPlan {
   bool empty() const { return links.empty() && restarts.empty(); }
   // The first rule that fits; nullptr: nothing goes wrong on this link. Points into the plan.
   const LinkFaults* FaultsOf(const LinkEnd& from, const LinkEnd& to) const;
+  // Whether a rule is about links from the one role to the other.
+  bool Reaches(LinkRole from, LinkRole to) const;
+  // What the engine's clock of this instance shows; no skew where its link has none.
+  ClockSkew ClockOf(std::string_view instance) const;
+  // When the last fault is over: windows end, restarted engines are back. Absent: there are no faults, or some go on for ever.
+  std::optional<Instant> End() const;
   // All restarts of these instances before `until`, in order of time, then of instance.
   std::vector<RestartEvent> RestartsOf(const std::vector<std::string>& instance_names, Instant until) const;
   bool operator==(const FaultPlan&) const = default;

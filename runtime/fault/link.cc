@@ -56,6 +56,10 @@ Result<Link> Link::Make(const LinkFaults& faults, uint64_t seed) {
 Deliveries Link::OnMessage(Instant now, int64_t bytes) {
   ++counters_.sent;
   Deliveries out;
+  if (faults_.active && !Inside(*faults_.active, now)) {
+    out.Add(now);
+    return out;
+  }
   const Instant sent = Transmitted(now, bytes);  // what is lost behind the wire has used it all the same
   if (Lost(now)) return out;
   Instant at = sent + Draw(faults_.delay, way_);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <variant>
 #include <vector>
@@ -55,6 +56,13 @@ struct Heartbeat {
   int32_t held = 0;       // requests in the engine
   bool step_in_flight = false;
   Instant in_flight_since;
+  // The answer to an earlier heartbeat, if one came since the last: with the way here it bounds the clocks from both sides.
+  struct Echo {
+    Instant sent;      // by the receiver of this stream; its clock
+    Instant received;  // here
+    bool operator==(const Echo&) const = default;
+  };
+  std::optional<Echo> echo = {};
   bool operator==(const Heartbeat&) const = default;
 };
 

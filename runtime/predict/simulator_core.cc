@@ -4,13 +4,22 @@
 #include <cmath>
 #include <utility>
 
+#include "runtime/base/prng.h"
+#include "runtime/sync/map_times.h"
+
 namespace foretoken {
+
+namespace {
+
+constexpr uint64_t kRefused = uint64_t{1} << 63;  // the router's ids do not reach it
+
+}  // namespace
 
 class SimulatorCore::Sink final : public Stream::Sink {
  public:
   Sink(SimulatorCore& core, SimulatorEffects& effects) : core_(core), effects_(effects) {}
   void Apply(StreamMessage& m) override { core_.Apply(m); }
-  void ApplySnapshot(StreamMessage& m) override { core_.ApplySnapshot(std::get<Snapshot>(m.body)); }
+  void ApplySnapshot(StreamMessage& m) override { core_.Apply(m); }
   void EpochChanged(Epoch) override { core_.EpochChanged(); }
   void RequestResync(Epoch epoch, uint64_t from_seq) override {
     effects_.RequestResync(core_.instance(), epoch, from_seq, core_.now_);
@@ -30,27 +39,65 @@ SimulatorCore::SimulatorCore(Options options, std::unique_ptr<Predictor> predict
 void SimulatorCore::OnStream(StreamMessage& message, Instant now, SimulatorEffects& effects) {
   now_ = now;
   last_heard_ = now;
+  if (options_.own_clock) HearClock(message, effects);
   const Stream::Header header{message.epoch, message.seq, std::holds_alternative<Snapshot>(message.body)};
   Sink sink(*this, effects);
   sequencer_.OnMessage(header, message, now, sink);
 }
 
 void SimulatorCore::Progress(Instant at) {
-  as_of_ = std::max(as_of_, std::min(at, now_));
+  KnownUpTo(at);
   ++versions_.state;
 }
 
+// What comes later in a stream is of a later time, however its clock was mapped: where the map says otherwise, the true time lies
+// between the two, and is no further off than the worse of them.
+void SimulatorCore::KnownUpTo(Instant at) {
+  const Duration error = ClockError(at);
+  as_of_error_ = at > as_of_ ? error : std::max(error, as_of_error_);
+  as_of_ = std::max(as_of_, std::min(at, now_));
+}
+
+// Every message bounds the clock from one side, whether or not its turn has come; an echo does from the other.
+void SimulatorCore::HearClock(const StreamMessage& message, SimulatorEffects& effects) {
+  if (message.epoch < clock_epoch_) return;
+  if (clock_epoch_ < message.epoch) {  // another process, with another clock
+    clock_ = ClockMap();
+    clock_epoch_ = message.epoch;
+  }
+  clock_.OnReceived(message.sent, now_);
+  const Heartbeat* h = std::get_if<Heartbeat>(&message.body);
+  if (h == nullptr) return;
+  if (h->echo) clock_.OnEcho(h->echo->sent, h->echo->received, now_);
+  effects.AnswerHeartbeat(instance(), message.epoch, now_);
+}
+
+// How far off a mapped time may be: the map's uncertainty now, and what the clocks may have drifted since then.
+Duration SimulatorCore::ClockError(Instant at) const {
+  if (!options_.own_clock) return Duration();
+  const Duration now = clock_.Uncertainty(now_);
+  return now == Duration::Max() ? now : now + clock_.DriftOver(now_ - std::min(at, now_));
+}
+
 void SimulatorCore::Apply(StreamMessage& message) {
+  if (options_.own_clock) {
+    // Nothing that was heard of lies ahead.
+    MapTimes(message.body, [this](Instant t) { return std::min(clock_.ToRouter(t, now_), now_); });
+  }
   if (const BatchTrace* trace = std::get_if<BatchTrace>(&message.body)) {
     ApplyStep(*trace);
   } else if (const Arrived* a = std::get_if<Arrived>(&message.body)) {
-    if (!Confirm(a->request)) ++counters_.foreign;
+    if (!Confirm(a->request)) {
+      ++counters_.foreign;
+      if (options_.late_orders) early_.Put(a->request);
+    }
     prefill_due_ += a->prompt_tokens;
     predictor_->OnArrived(a->request, a->at);
     Progress(a->at);
   } else if (const Aborted* a = std::get_if<Aborted>(&message.body)) {
     Confirm(a->request);
     length_class_.Erase(a->request.value());
+    NoteGone(a->request);
     predictor_->OnGone(a->request, a->at);
     aborted_.push_back({a->request, kStepsInFlight});
     Progress(a->at);
@@ -58,7 +105,9 @@ void SimulatorCore::Apply(StreamMessage& message) {
     if (held_ == 0 && h->held > 0) last_progress_ = now_;  // work came: its first step has the whole bound from here
     held_ = h->held;
     if (held_ == 0) last_progress_ = now_;
-    as_of_ = std::max(as_of_, std::min(h->at, now_));
+    KnownUpTo(h->at);
+  } else if (const Snapshot* s = std::get_if<Snapshot>(&message.body)) {
+    ApplySnapshot(*s);
   } else if (const Aggregate* g = std::get_if<Aggregate>(&message.body)) {
     predictor_->OnAggregate({g->at, g->waiting, g->running, g->free_blocks, g->total_blocks}, nullptr);
     last_progress_ = now_;
@@ -81,6 +130,7 @@ void SimulatorCore::ApplyStep(const BatchTrace& trace) {
   if (trace.prefill_tokens == 0 && trace.waiting == 0) prefill_due_ = 0;  // the rest was cached
   if (options_.level == SyncLevel::kFull) {
     for (const BatchTrace::Finish& f : trace.finished) {
+      NoteGone(f.request);
       if (const uint32_t* c = length_class_.Find(f.request.value())) {
         if (f.reason != FinishReason::kAborted) lengths_->Learn(*c, TokenCount(f.output_tokens));
         length_class_.Erase(f.request.value());
@@ -99,16 +149,28 @@ void SimulatorCore::ApplyStep(const BatchTrace& trace) {
 
 void SimulatorCore::ApplySnapshot(const Snapshot& snapshot) {
   for (const auto* list : {&snapshot.running, &snapshot.waiting})
-    for (const Snapshot::Request& r : *list) Confirm(r.request);
+    for (const Snapshot::Request& r : *list)
+      if (!Confirm(r.request) && options_.late_orders) early_.Put(r.request);
   // Arrived and ended within what the snapshot stands in for: not in flight to the engine any more.
-  std::erase_if(unconfirmed_, [&](const Unconfirmed& u) { return u.ended <= snapshot.as_of; });
+  const Duration error = ClockError(snapshot.as_of);
+  if (error != Duration::Max())
+    std::erase_if(unconfirmed_, [&](const Unconfirmed& u) { return u.ended <= snapshot.as_of - error; });
   std::vector<Reservation> pending;
   for (const Unconfirmed& u : unconfirmed_) pending.push_back(u.reservation);
   if (options_.level == SyncLevel::kFull) ForgetEnded(snapshot);
   prefill_due_ = 0;
   for (const auto* list : {&snapshot.running, &snapshot.waiting})
     for (const Snapshot::Request& r : *list) prefill_due_ += std::max(0, r.prompt_tokens - r.computed_tokens);
-  predictor_->OnSnapshot(snapshot, snapshot.as_of, pending);
+  if (options_.level == SyncLevel::kFull) {
+    predictor_->OnSnapshot(snapshot, snapshot.as_of, pending);
+  } else {
+    // The client side has seen some of them end meanwhile, and the stream will not tell.
+    Snapshot live = snapshot;
+    const auto ended = [this](const Snapshot::Request& r) { return length_class_.Find(r.request.value()) == nullptr; };
+    std::erase_if(live.running, ended);
+    std::erase_if(live.waiting, ended);
+    predictor_->OnSnapshot(live, live.as_of, pending);
+  }
   last_progress_ = now_;
   Progress(snapshot.as_of);
 }
@@ -146,6 +208,7 @@ void SimulatorCore::EpochChanged() {
   held_ = 0;
   prefill_due_ = 0;
   aborted_.clear();
+  early_.Clear();
   last_progress_ = now_;
   Progress(now_);
 }
@@ -168,6 +231,7 @@ Prediction SimulatorCore::Predict(const PredictQuery& query, Instant now) {
   // Idle and heard of: nothing can have changed unseen. Without heartbeats a healthy link is assumed.
   const bool quiet = predictor_->running() == 0 && predictor_->waiting() == 0;
   p.age = quiet && liveness == Liveness::kFresh ? Duration() : std::max(Duration(), now - p.as_of);
+  if (p.age > Duration()) p.age_uncertainty = as_of_error_;
   p.stale = liveness != Liveness::kFresh;
   p.usable = liveness <= Liveness::kStale;
   ++counters_.predictions;
@@ -178,18 +242,26 @@ Prediction SimulatorCore::Predict(const PredictQuery& query, Instant now) {
 EnqueueReply SimulatorCore::OnEnqueue(const EnqueueOrder& order, Instant now) {
   now_ = now;
   EnqueueReply reply{order.decision, instance(), true, versions_, {}};
-  if (order.guarded && order.predicted_on.reservations != versions_.reservations) {
+  const Reservation& r = order.reservation;
+  if (length_class_.Find(r.request.value()) != nullptr) return reply;  // a repeated order: idempotent
+  if (gone_.Has(r.request)) return reply;  // it ended, or was taken back, before its order came, or comes again
+  // A guarded order that was refused may come again: its SCHEDULER has chosen anew since, or will.
+  const RequestId refused(Mix64(order.decision.value(), r.request.value()) | kRefused);
+  const bool again = order.guarded && gone_.Has(refused);
+  if (order.guarded && (again || order.predicted_on.reservations != versions_.reservations)) {
     reply.fresh = Predict(order.query, now);
     const bool worse = ScoreOf(order.score_rule, reply.fresh) > order.runner_up;
-    if (order.rule == RepickRule::kRejectOnAnyChange || (order.rule == RepickRule::kVersioned && worse)) {
-      ++counters_.overtaken;
+    if (again || order.rule == RepickRule::kRejectOnAnyChange || (order.rule == RepickRule::kVersioned && worse)) {
+      counters_.overtaken += !again;
+      NoteGone(refused);
       reply.accepted = false;
       return reply;
     }
   }
-  const Reservation& r = order.reservation;
-  if (!length_class_.Insert(r.request.value(), r.length.length_class)) return reply;  // a repeated order: idempotent
-  if (options_.level == SyncLevel::kFull) {
+  length_class_.Insert(r.request.value(), r.length.length_class);
+  if (early_.Has(r.request)) {
+    --counters_.foreign;  // it was ours
+  } else if (options_.level == SyncLevel::kFull) {
     unconfirmed_.push_back({r, now + options_.confirm_timeout});
   } else {
     prefill_due_ += r.prompt_tokens;
@@ -203,6 +275,7 @@ EnqueueReply SimulatorCore::OnEnqueue(const EnqueueOrder& order, Instant now) {
 
 void SimulatorCore::OnCancel(RequestId request, Instant now) {
   now_ = now;
+  NoteGone(request);
   if (!length_class_.Erase(request.value())) return;  // ended or released already
   Confirm(request);
   predictor_->OnGone(request, now);
@@ -212,6 +285,7 @@ void SimulatorCore::OnCancel(RequestId request, Instant now) {
 
 void SimulatorCore::OnEnded(RequestId request, TokenCount output, Instant now) {
   now_ = now;
+  NoteGone(request);
   if (options_.level == SyncLevel::kFull) {  // the stream tells, in order; unless what would tell is lost
     for (Unconfirmed& u : unconfirmed_)
       if (u.reservation.request == request) u.ended = now;
@@ -223,6 +297,10 @@ void SimulatorCore::OnEnded(RequestId request, TokenCount output, Instant now) {
   length_class_.Erase(request.value());
   predictor_->OnGone(request, now);
   Progress(now);
+}
+
+void SimulatorCore::NoteGone(RequestId request) {
+  if (options_.late_orders) gone_.Put(request);
 }
 
 Instant SimulatorCore::NextTimer() const {

@@ -15,6 +15,8 @@
 #include "runtime/model/stream_message.h"
 #include "runtime/predict/enqueue_order.h"
 #include "runtime/predict/predictor.h"
+#include "runtime/predict/recent_ids.h"
+#include "runtime/sync/clock_map.h"
 #include "runtime/sync/sequencer.h"
 #include "runtime/workload/length_estimator.h"
 
@@ -25,6 +27,8 @@ class SimulatorEffects {
   virtual ~SimulatorEffects() = default;
   // Ask the INSTANCE for a snapshot.
   virtual void RequestResync(InstanceId instance, Epoch epoch, uint64_t from_seq, Instant at) = 0;
+  // Tell the INSTANCE that a heartbeat of this epoch was heard at `at`. Asked for with Options::own_clock only.
+  virtual void AnswerHeartbeat(InstanceId, Epoch, Instant) {}
 };
 
 // What is known of an instance's being alive. Progress (steps) and liveness (heartbeats) are apart: an idle instance is fresh.
@@ -84,6 +88,10 @@ class SimulatorCore {
     Duration dead_after = Duration::Seconds(2);
     Duration confirm_timeout = Duration::Seconds(5);
     bool liveness = false;  // the host sends heartbeats; without them silence says nothing
+    // The engine has a clock of its own: its times are mapped to this side's, with a stated uncertainty.
+    bool own_clock = false;
+    // An order may come after what it leads to, or twice: the way from the SCHEDULERs has a delay of its own.
+    bool late_orders = false;
   };
 
   // `lengths`: this mirror's own; it learns from what its instance finishes.
@@ -139,6 +147,10 @@ class SimulatorCore {
   bool Confirm(RequestId request);
   void ExpireReservations(Instant now);
   void Progress(Instant at);
+  void KnownUpTo(Instant at);
+  void HearClock(const StreamMessage& message, SimulatorEffects& effects);
+  Duration ClockError(Instant at) const;
+  void NoteGone(RequestId request);
 
   Options options_;
   std::unique_ptr<LengthEstimator> lengths_;
@@ -149,12 +161,17 @@ class SimulatorCore {
   IdMap<uint32_t> length_class_;          // of requests assigned here and not ended
   Instant now_;                           // of the call in progress
   Instant as_of_;                         // the state is known up to here
+  Duration as_of_error_;                  // at most
+  ClockMap clock_;                        // of clock_epoch_, with own_clock
+  Epoch clock_epoch_{0};
   Instant last_heard_;
   Instant last_progress_;
   Duration longest_step_;    // recent: a long step is no hang
   int32_t held_ = 0;         // requests that the last heartbeat saw in the engine
   int64_t prefill_due_ = 0;  // prompt tokens taken in and not yet computed, cached ones included
   std::vector<AbortedLately> aborted_;
+  // With late_orders: arrived here before their order came; ended here or taken back.
+  RecentIds early_, gone_;
   SimulatorCounters counters_;
   DriftCounters drift_;
 };

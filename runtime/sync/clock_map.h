@@ -16,10 +16,12 @@
 
 namespace foretoken {
 
+// Beyond what crystal oscillators do, and what NTP slews at most.
+inline constexpr double kClockDriftMaxPpm = 500;
+
 class ClockMap {
  public:
-  // 500 ppm: beyond what crystal oscillators do, and what NTP slews at most.
-  explicit ClockMap(double drift_ppm_max = 500) : drift_(drift_ppm_max * 1e-6) {}
+  explicit ClockMap(double drift_ppm_max = kClockDriftMaxPpm) : drift_(drift_ppm_max * 1e-6) {}
 
   void OnReceived(Instant sent_engine, Instant received_router) {
     Bucket& b = At(received_router);
@@ -35,6 +37,9 @@ class ClockMap {
     const Interval i = At(now);
     return i.lower > -kUnknown && i.upper < kUnknown;
   }
+
+  // How far the clocks may drift apart meanwhile.
+  Duration DriftOver(Duration d) const { return Duration::FromNanos(drift_ * static_cast<double>(d.nanos())); }
 
   // The router's time of an engine's instant, as known at `now` (router).
   Instant ToRouter(Instant engine, Instant now) const { return engine + Duration::FromNanos(Middle(At(now))); }

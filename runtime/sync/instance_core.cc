@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "runtime/base/check.h"
+#include "runtime/sync/map_times.h"
 
 namespace foretoken {
 
@@ -29,6 +30,7 @@ Status InstanceCore::StartEngine(Instant at) {
 void InstanceCore::StartEpoch(Instant at) {
   next_seq_ = 0;
   hello_sent_ = false;
+  echo_.reset();
   down_until_ = at;
   if (options_.level == SyncLevel::kNone) return;
   if (options_.heartbeat > Duration()) next_heartbeat_ = at;
@@ -61,6 +63,8 @@ void InstanceCore::Emit(Body&& body, Instant at) {
   } else {
     message_.body = std::forward<Body>(body);
   }
+  message_.sent = options_.clock.At(at);
+  if (options_.clock != ClockSkew{}) MapTimes(message_.body, [this](Instant t) { return options_.clock.At(t); });
   effects_->Send(message_, at);
 }
 
@@ -95,6 +99,10 @@ void InstanceCore::OnResyncRequest(Instant now, InstanceEffects& effects) {
   Emit(std::move(s), now);
 }
 
+void InstanceCore::OnHeartbeatReply(Epoch epoch, Instant sent, Instant now) {
+  if (epoch == epoch_ && up(now)) echo_ = Heartbeat::Echo{sent, now};
+}
+
 void InstanceCore::OnRestart(Instant now, Duration downtime, InstanceEffects& effects) {
   effects_ = &effects;
   RunUntil(now, effects);
@@ -125,7 +133,8 @@ void InstanceCore::RunTimers(Instant at) {
   if (next_heartbeat_ <= at) {
     next_heartbeat_ = at + options_.heartbeat;
     const EngineCore& core = engine_->core();
-    Heartbeat h{at, next_seq_ == 0 ? 0 : next_seq_ - 1, core.running() + core.waiting(), core.batches_in_flight() > 0, at};
+    Heartbeat h{at, next_seq_ == 0 ? 0 : next_seq_ - 1, core.running() + core.waiting(), core.batches_in_flight() > 0,
+                at, std::exchange(echo_, std::nullopt)};
     Emit(h, at);
   }
   if (next_poll_ <= at) {

@@ -5,11 +5,13 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 
 #include "runtime/base/ids.h"
 #include "runtime/base/result.h"
 #include "runtime/base/units.h"
 #include "runtime/engine/emulated_engine.h"
+#include "runtime/fault/fault_plan.h"
 #include "runtime/model/request.h"
 #include "runtime/model/stream_message.h"
 
@@ -36,6 +38,7 @@ class InstanceCore final : private EngineSink {
     Duration poll_interval = Duration::Millis(100);  // level kPoll
     Duration heartbeat = Duration();                 // zero: none (a host that needs no liveness)
     bool exact_snapshots = false;
+    ClockSkew clock;  // the engine's; what is sent tells times by it. All times of the calls below are the host's.
   };
 
   static Result<std::unique_ptr<InstanceCore>> Make(Options options);
@@ -44,6 +47,8 @@ class InstanceCore final : private EngineSink {
   void OnDispatch(const EngineRequest& request, Instant now, InstanceEffects& effects);
   void OnCancel(RequestId request, Instant now, InstanceEffects& effects);
   void OnResyncRequest(Instant now, InstanceEffects& effects);
+  // The SIMULATOR, at `sent` by its own clock, heard a heartbeat of `epoch`: the next one takes that back to it.
+  void OnHeartbeatReply(Epoch epoch, Instant sent, Instant now);
   // The engine dies now and is back, empty and under a new epoch, at `now + downtime`. What it held fails.
   void OnRestart(Instant now, Duration downtime, InstanceEffects& effects);
   // Everything up to and including `until`.
@@ -82,6 +87,7 @@ class InstanceCore final : private EngineSink {
   Epoch epoch_{1};
   uint64_t next_seq_ = 0;
   bool hello_sent_ = false;
+  std::optional<Heartbeat::Echo> echo_;  // for the next heartbeat
   Instant down_until_;
   Instant next_heartbeat_ = Instant::Max();
   Instant next_poll_ = Instant::Max();

@@ -122,6 +122,57 @@ TEST(SameDecisionsTest, SeveralSchedulersShareSimulatorsAlike) {
   }
 }
 
+FaultPlan SlowControl(uint64_t seed) {
+  Prng prng(Mix64(seed, 31));
+  FaultPlan plan;
+  plan.name = "control";
+  for (const bool forth : {true, false}) {
+    LinkRule rule;
+    rule.from = forth ? LinkRole::kScheduler : LinkRole::kSimulator;
+    rule.to = forth ? LinkRole::kSimulator : LinkRole::kScheduler;
+    rule.faults.delay.kind = DelayLaw::Kind::kUniform;
+    rule.faults.delay.min = Duration::Micros(prng.Between(10, 300));
+    rule.faults.delay.max = rule.faults.delay.min + Duration::Micros(prng.Between(1, 3000));
+    if (prng.Chance(0.3)) rule.faults.in_order = true;
+    if (prng.Chance(0.3)) {
+      rule.faults.duplicate_probability = 0.1;
+      rule.faults.duplicate_delay.value = Duration::Millis(4);
+    }
+    plan.links.push_back(rule);
+  }
+  if (prng.Chance(0.5)) {
+    for (const LinkRule& rule : RandomFaults(seed).links) plan.links.push_back(rule);
+    plan.restarts = RandomFaults(seed).restarts;
+  }
+  return plan;
+}
+
+TEST(SameDecisionsTest, SlowAnswersOverlapAlikeOnBothHosts) {
+  for (const uint64_t seed : testing::Seeds(8))
+    for (const char* policy : {"min_e2e", "slo", "p2c"}) {
+      SCOPED_TRACE("seed " + std::to_string(seed) + " policy " + policy);
+      RunOptions o = RandomRunOptions(seed, policy, seed % 2 == 0 ? PredictorKind::kTimeline : PredictorKind::kPattern);
+      o.scheduler_count = 1 + static_cast<int32_t>(seed % 4);
+      o.faults = SlowControl(seed);
+      if (seed % 3 == 0) o.level = SyncLevel::kNone;
+      if (seed % 5 == 0) o.scheduler.repick = RepickRule::kRejectOnAnyChange;
+      ExpectSame(o, RandomTrace(seed, 150, 300), 1);
+      if (HasFatalFailure()) return;
+    }
+}
+
+TEST(SameDecisionsTest, ClocksOfTheirOwnAreMappedAlikeOnBothHosts) {
+  for (const uint64_t seed : testing::Seeds(4)) {
+    SCOPED_TRACE("seed " + std::to_string(seed));
+    RunOptions o = RandomRunOptions(seed, "min_e2e", PredictorKind::kTimeline);
+    o.faults = RandomFaults(seed);
+    o.faults.links[0].faults.clock = {Duration::Seconds(seed % 2 == 0 ? 7 * 3600 : -3 * 3600),
+                                      200.0 - 100.0 * static_cast<double>(seed)};
+    ExpectSame(o, RandomTrace(seed, 150, 20), 1);
+    if (HasFatalFailure()) return;
+  }
+}
+
 TEST(SameDecisionsTest, AnotherSeedDecidesOtherwise) {
   const Trace trace = RandomTrace(4, 100, 20);
   RunOptions o = RandomRunOptions(4, "p2c", PredictorKind::kTimeline);

@@ -144,6 +144,31 @@ void DrawRules(Prng& prng, Scenario& s) {
   s.open_rounds_max = prng.Chance(0.5) ? 1024 : static_cast<size_t>(prng.Between(1, 3));
 }
 
+// Apart from all other draws: what a seed draws besides stays.
+void DrawControlAndClocks(Scenario& s) {
+  Prng prng(Mix64(s.seed, 0xC10C));
+  if (prng.Chance(0.25)) {
+    std::vector<LinkRule> rules(2);
+    rules[0].from = rules[1].to = LinkRole::kScheduler;
+    rules[0].to = rules[1].from = LinkRole::kSimulator;
+    for (LinkRule& rule : rules) {
+      LinkFaults& f = rule.faults;
+      f.delay.kind = DelayLaw::Kind::kUniform;
+      f.delay.min = Duration::Micros(prng.Between(1, 400));
+      f.delay.max = f.delay.min + Duration::Micros(prng.Between(1, 2500));  // some rounds meet their deadline of 5 ms
+      if (prng.Chance(0.3)) f.reorder_probability = 0.1, f.reorder_delay.value = Duration::Millis(prng.Between(1, 300));
+      if (prng.Chance(0.3)) f.duplicate_probability = 0.2, f.duplicate_delay.value = Duration::Millis(prng.Between(0, 900));
+      if (prng.Chance(0.2)) f.in_order = true;
+      s.options.faults.links.insert(s.options.faults.links.begin(), rule);
+    }
+  }
+  if (s.options.faults.links.empty() || !prng.Chance(0.2)) return;
+  for (LinkRule& rule : s.options.faults.links)
+    if (rule.from != LinkRole::kScheduler && rule.to != LinkRole::kScheduler)
+      rule.faults.clock = {Duration::Seconds(prng.Between(-36'000, 36'000)), static_cast<double>(prng.Between(-300, 300))};
+  s.withdrawals.clear();  // without times a stream's word cannot be told from a SCHEDULER's
+}
+
 }  // namespace
 
 size_t Scenario::requests() const { return static_cast<size_t>(std::count(submitted.begin(), submitted.end(), true)); }
@@ -165,6 +190,7 @@ Scenario DrawScenario(uint64_t seed) {
   for (size_t k = 0; k < requests; ++k)
     if (prng.Chance(leaving))
       s.withdrawals.push_back({k, s.trace.requests[k].meta.arrival + Duration::Micros(prng.Between(0, 1'500'000))});
+  DrawControlAndClocks(s);
   if (prng.Chance(0.06))
     s.deaths.push_back(
         {prng.Below((n + s.shard_size - 1) / s.shard_size), Instant::FromNanos(prng.Between(1, end.nanos() + 1))});
@@ -191,6 +217,10 @@ std::string Scenario::Describe() const {
             ", duplicate " + std::to_string(l.faults.duplicate_probability) + ", drop " +
             std::to_string(l.faults.drop_probability) + ", bursts " + std::to_string(l.faults.burst_loss.has_value()) +
             ", partitions " + std::to_string(l.faults.partitions.size()) + "\n";
+  for (const LinkRule& l : options.faults.links)
+    if (l.faults.clock != ClockSkew{})
+      text += "  clock of " + l.from_name + ": " + std::to_string(l.faults.clock.offset.nanos()) + " ns, " +
+              std::to_string(l.faults.clock.ppm) + " ppm\n";
   for (const RestartRule& r : options.faults.restarts)
     text += "  restart " + r.instances + " at " + std::to_string(r.at.nanos() / 1'000'000) + " ms for " +
             std::to_string(r.downtime.nanos() / 1'000'000) + " ms\n";
@@ -230,6 +260,7 @@ std::vector<std::function<bool(Scenario&)>> Cuts() {
       return any;
     });
   };
+  cut_link([](LinkFaults& f) { return f.clock != ClockSkew{} && (f.clock = {}, true); });
   cut_link([](LinkFaults& f) { return !f.partitions.empty() && (f.partitions.clear(), true); });
   cut_link([](LinkFaults& f) { return f.burst_loss.has_value() && (f.burst_loss.reset(), true); });
   cut_link([](LinkFaults& f) { return f.drop_probability > 0 && (f.drop_probability = 0, true); });

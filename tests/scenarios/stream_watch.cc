@@ -83,7 +83,7 @@ void StreamWatch::OnReset() {
 bool StreamWatch::IsNextAborted(RequestId request, Instant at) const {
   const auto is = [&](size_t k) {
     const Aborted* a = k < sent_.size() ? std::get_if<Aborted>(&sent_[k].body) : nullptr;
-    return a != nullptr && a->request == request && a->at == at;
+    return a != nullptr && a->request == request && Same(a->at, at);
   };
   if (!awaits_epoch_) return is(NextVisible(next_, epoch_));
   for (size_t k = 0; k < sent_.size(); ++k)
@@ -121,7 +121,7 @@ void MirrorWatch::OnArrived(RequestId request, Instant at) {
   stream_->OnApplied(
       [&](const StreamBody& b) {
         const Arrived* a = std::get_if<Arrived>(&b);
-        return a != nullptr && a->request == request && a->at == at;
+        return a != nullptr && a->request == request && stream_->Same(a->at, at);
       },
       false);
   confirmed_.insert(request.value());
@@ -134,7 +134,7 @@ void MirrorWatch::OnGone(RequestId request, Instant now) {
     stream_->OnApplied(
         [&](const StreamBody& b) {
           const Aborted* a = std::get_if<Aborted>(&b);
-          return a != nullptr && a->request == request && a->at == now;
+          return a != nullptr && a->request == request && stream_->Same(a->at, now);
         },
         false);
     if (Release(request)) both_ = {request, now};
@@ -153,7 +153,7 @@ void MirrorWatch::OnGone(RequestId request, Instant now) {
 void MirrorWatch::OnStep(const BatchTrace& trace) {
   const auto is = [&](const StreamBody& b) {
     const BatchTrace* t = std::get_if<BatchTrace>(&b);
-    return t != nullptr && *t == trace;
+    return t != nullptr && stream_->Same(*t, trace);
   };
   stream_->OnApplied(is, false);
   for (const BatchTrace::Finish& f : trace.finished) Release(f.request);
@@ -163,9 +163,9 @@ void MirrorWatch::OnStep(const BatchTrace& trace) {
 
 void MirrorWatch::OnAggregate(const AggregateState& state, const BatchTrace* step) {
   const auto is = [&](const StreamBody& b) {
-    if (const BatchTrace* t = std::get_if<BatchTrace>(&b)) return step != nullptr && *t == *step;
+    if (const BatchTrace* t = std::get_if<BatchTrace>(&b)) return step != nullptr && stream_->Same(*t, *step);
     const Aggregate* a = std::get_if<Aggregate>(&b);
-    return step == nullptr && a != nullptr && a->at == state.as_of && a->waiting == state.waiting &&
+    return step == nullptr && a != nullptr && stream_->Same(a->at, state.as_of) && a->waiting == state.waiting &&
            a->running == state.running && a->free_blocks == state.free_blocks;
   };
   stream_->OnApplied(is, false);
@@ -180,7 +180,7 @@ void MirrorWatch::OnSnapshot(const Snapshot& snapshot, Instant as_of, const std:
     stream_->OnApplied(
         [&](const StreamBody& b) {
           const Snapshot* s = std::get_if<Snapshot>(&b);
-          return s != nullptr && *s == snapshot;
+          return s != nullptr && (level_ != SyncLevel::kFull ? s->last_seq == snapshot.last_seq : stream_->Same(*s, snapshot));
         },
         true);
     last_snapshot_ = snapshot;

@@ -15,6 +15,7 @@
 #include "runtime/base/prng.h"
 #include "runtime/model/stream_message.h"
 #include "runtime/predict/predictor.h"
+#include "runtime/sync/map_times.h"
 
 namespace foretoken::testing {
 
@@ -46,7 +47,9 @@ class Verdict {
 
 class StreamWatch {
  public:
-  StreamWatch(std::string name, Verdict* verdict) : name_(std::move(name)), verdict_(verdict) {}
+  // `own_clock`: the engine has one, so that a mirror is given other times than were sent.
+  StreamWatch(std::string name, bool own_clock, Verdict* verdict)
+      : name_(std::move(name)), own_clock_(own_clock), verdict_(verdict) {}
 
   // The engine is given a request; it takes it in, which it must tell in this order, or refuses it.
   void OnDispatch(RequestId request) { dispatched_.push_back(request); }
@@ -56,6 +59,13 @@ class StreamWatch {
   // The mirror was given a message; `is` tells which. A snapshot may stand in for all that comes before it.
   using Matcher = std::function<bool(const StreamBody&)>;
   void OnApplied(const Matcher& is, bool is_snapshot);
+  // Equal, as far as a mirror's clock lets them be.
+  template <class Body>
+  bool Same(const Body& a, const Body& b) const {
+    return own_clock_ ? Timeless(a) == Timeless(b) : a == b;
+  }
+  bool Same(Instant a, Instant b) const { return own_clock_ || a == b; }
+
   // An OnGone may be the stream's word or a SCHEDULER's: true if it is the next message.
   bool IsNextAborted(RequestId request, Instant at) const;
 
@@ -70,12 +80,17 @@ class StreamWatch {
   static bool Visible(const StreamMessage& m) {
     return !std::holds_alternative<Hello>(m.body) && !std::holds_alternative<Heartbeat>(m.body);
   }
+  static StreamBody Timeless(StreamBody body) {
+    MapTimes(body, [](Instant) { return Instant(); });
+    return body;
+  }
   // The index of the first message that a mirror sees from `at` on, within `epoch`.
   size_t NextVisible(size_t at, Epoch epoch) const;
   void CheckStep(const BatchTrace& trace);
   bool EnterEpochOf(const Matcher& is);
 
   std::string name_;
+  bool own_clock_;
   Verdict* verdict_;
   std::vector<StreamMessage> sent_;
   std::vector<RequestId> dispatched_;  // not yet told of

@@ -77,7 +77,8 @@ TEST(CodecTest, EveryFieldIsKnown) {
   [[maybe_unused]] const auto& [i1, i2, i3, i4, i5] = Snapshot::InFlight();
   [[maybe_unused]] const auto& [e1, e2, e3, e4, e5, e6, e7, e8] = Snapshot::Exact();
   [[maybe_unused]] const auto& [g1, g2, g3, g4, g5] = Aggregate();
-  [[maybe_unused]] const auto& [k1, k2, k3, k4, k5] = Heartbeat();
+  [[maybe_unused]] const auto& [k1, k2, k3, k4, k5, k6] = Heartbeat();
+  [[maybe_unused]] const auto& [echo1, echo2] = Heartbeat::Echo();
   [[maybe_unused]] const auto& [m1, m2, m3, m4, m5, m6, m7, m8, m9, m10, m11] = RequestMeta();
   [[maybe_unused]] const auto& [p1, p2, p3, p4, p5, p6, p7, p8, p9, p10, p11, p12, p13, p14, p15, p16, p17, p18, p19, p20,
                                 p21] = Prediction();

@@ -209,7 +209,11 @@ StreamBody Body(size_t body, Prng& p, int64_t max) {
     case 2: return Aborted{IdOf<RequestId>(p), At(p)};
     case 3: return Trace(p, max);
     case 4: return RandomSnapshot(p, max);
-    case 5: return Heartbeat{At(p), p.Next(), NonNegative32(p), Flag(p), At(p)};
+    case 5: {
+      Heartbeat h{At(p), p.Next(), NonNegative32(p), Flag(p), At(p)};
+      if (Flag(p)) h.echo = {At(p), At(p)};
+      return h;
+    }
     default: return Aggregate{At(p), NonNegative32(p), NonNegative32(p), NonNegative(p), NonNegative(p)};
   }
 }

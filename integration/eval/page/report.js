@@ -163,7 +163,8 @@
 
   const slices = {
     1: ["TTFT mean (ms)", 1e3], 2: ["E2E mean (s)", 1], 3: ["Bias of predicted E2E (%)", 100],
-    4: ["Error of predicted E2E, mean over true mean (%)", 100], 0: ["Requests arrived in a slice", 1],
+    4: ["Error of predicted E2E, mean over true mean (%)", 100], 5: ["Requests that mirrors misplace", 1],
+    0: ["Requests arrived in a slice", 1],
   };
   function drawTime() {
     const [label, scale] = slices[state.slice];

@@ -37,8 +37,26 @@ TEST(FaultPlanTest, TheFirstRuleThatFitsALinkHolds) {
   const LinkEnd sim{LinkRole::kSimulator, "h100-0"}, scheduler{LinkRole::kScheduler};
   EXPECT_EQ(plan.FaultsOf(h0, sim), &plan.links[0].faults);
   EXPECT_EQ(plan.FaultsOf(h1, sim), &plan.links[1].faults);
-  EXPECT_EQ(plan.FaultsOf(scheduler, h1), &plan.links[2].faults);
+  EXPECT_EQ(plan.FaultsOf(sim, h1), &plan.links[2].faults);
+  EXPECT_EQ(plan.FaultsOf(scheduler, h1), nullptr) << "a scheduler's links are named";
   EXPECT_EQ(plan.FaultsOf(sim, scheduler), nullptr) << "a link that no rule names is faultless";
+}
+
+TEST(FaultPlanTest, TheEndIsThatOfTheLastWindowOrRestartUnlessSomethingGoesOn) {
+  const auto s = [](int64_t seconds) { return Instant() + Duration::Seconds(seconds); };
+  FaultPlan plan;
+  EXPECT_EQ(plan.End(), std::nullopt);
+  plan.restarts.push_back({"*", s(5), Duration::Seconds(2), std::nullopt});
+  EXPECT_EQ(plan.End(), s(7));
+  plan.links.resize(1);
+  plan.links[0].faults.partitions.push_back({s(10), Duration::Seconds(10), std::nullopt});
+  EXPECT_EQ(plan.End(), s(20));
+  plan.links[0].faults.drop_probability = 0.1;
+  EXPECT_EQ(plan.End(), std::nullopt) << "losses go on";
+  plan.links[0].faults.active = {s(10), Duration::Seconds(15), std::nullopt};
+  EXPECT_EQ(plan.End(), s(25));
+  plan.restarts[0].every = Duration::Seconds(30);
+  EXPECT_EQ(plan.End(), std::nullopt);
 }
 
 TEST(FaultPlanTest, RestartsComeInOrderOfTimeForEveryInstanceThatFits) {

@@ -111,6 +111,20 @@ TEST(LinkPropertyTest, OrderHoldsWhereNothingReorders) {
   }
 }
 
+TEST(LinkTest, FaultsHappenWithinTheirWindowOnly) {
+  LinkFaults f;
+  f.drop_probability = 1;
+  f.active = {Instant() + Duration::Seconds(1), Duration::Seconds(2), std::nullopt};
+  auto link = Link::Make(f, 1);
+  for (const int64_t ms : {0, 999, 1000, 2999, 3000, 9000}) {
+    const Instant at = Instant() + Duration::Millis(ms);
+    const Deliveries d = link->OnMessage(at, 100);
+    const bool inside = ms >= 1000 && ms < 3000;
+    EXPECT_EQ(d.size(), inside ? 0u : 1u) << ms;
+    if (!inside) EXPECT_EQ(d[0], at) << ms;
+  }
+}
+
 TEST(LinkTest, WithoutFaultsEveryMessageArrivesAtOnce) {
   Link link = MakeLink({}, 1);
   for (int i = 0; i < 100; ++i) {

@@ -3,12 +3,14 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 
 #include "runtime/base/prng.h"
 #include "runtime/metrics/drift_meter.h"
 #include "runtime/metrics/prediction_error.h"
 #include "runtime/metrics/quantile_sketch.h"
 #include "runtime/metrics/rank_agreement.h"
+#include "runtime/metrics/recovery.h"
 #include "runtime/metrics/run_metrics.h"
 #include "runtime/metrics/sample_set.h"
 #include "tests/testing/inputs.h"
@@ -245,6 +247,25 @@ TEST(DriftMeterTest, OnlyTheNewestWindowCounts) {
     EXPECT_DOUBLE_EQ(windowed.Report()->ape_p95, fresh.Report()->ape_p95);
     EXPECT_DOUBLE_EQ(windowed.Report()->coverage_p90, fresh.Report()->coverage_p90);
   }
+}
+
+std::vector<ErrorSample> EveryTenth(const std::function<double(double)>& error) {
+  std::vector<ErrorSample> out;
+  for (int k = 0; k < 400; ++k) out.push_back({Instant() + Duration::Millis(100 * k), error(k / 10.0)});
+  return out;
+}
+
+TEST(RecoveryTest, EndsWithTheFirstSliceFromWhichOnTheErrorStaysInTheBand) {
+  const auto clean = EveryTenth([](double s) { return s > 30 ? 2.0 : 1.0; });
+  const Instant end = Instant() + Duration::Seconds(20);
+  const auto after = [&](const std::function<double(double)>& error) { return RecoveryTime(EveryTenth(error), clean, end); };
+  EXPECT_EQ(after([](double s) { return s < 20 ? 9.0 : 2.0; }), Duration());
+  EXPECT_EQ(after([](double s) { return s < 23 ? 9.0 : 2.0; }), Duration::Seconds(3));
+  EXPECT_EQ(after([](double s) { return s < 23 || (s >= 25 && s < 25.5) ? 9.0 : 1.0; }), Duration::Millis(5500))
+      << "two seconds within the band are not yet back";
+  EXPECT_EQ(after([](double s) { return s < 23 || s >= 36 ? 9.0 : 1.0; }), Duration::Seconds(3)) << "that is another fault";
+  EXPECT_EQ(after([](double) { return 9.0; }), std::nullopt);
+  EXPECT_EQ(RecoveryTime({}, clean, end), std::nullopt);
 }
 
 }  // namespace
