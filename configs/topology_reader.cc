@@ -48,7 +48,6 @@ void ReadPredictor(ConfigMap& root, PredictorSpec& out, double& step_factor) {
   map.Bool("expected_arrivals", out.expected_arrivals);
   map.Bool("calibrate", out.calibrate);
   map.Bool("demote", out.demote);
-  if (out.demote) map.Fault("demote", "is not built yet: leave it false");
   map.Real("step_factor", {0, 100, true}, step_factor);
   map.Finish();
 }
@@ -287,6 +286,12 @@ void ReadFaults(ConfigMap& root, Topology& topology, const ConfigFiles& files) {
   topology.faults = std::move(plan).value();
 }
 
+// Below level full nobody sees first tokens, and there is no TTFT to judge a predictor by.
+void CheckDemotion(ConfigMap& root, const Topology& topology) {
+  if (!topology.predictor.demote || topology.sync.level == SyncLevel::kFull) return;
+  Section(root, "predictor").Fault("demote", "needs sync.level: full, which alone reports first tokens to judge by");
+}
+
 }  // namespace
 
 ConfigResult<Topology> ParseTopology(std::string_view text, std::string_view file_name,
@@ -307,6 +312,7 @@ ConfigResult<Topology> ParseTopology(std::string_view text, std::string_view fil
   ReadPools(root, topology);
   ReadScheduler(root, topology.scheduler);
   ReadSync(root, topology.sync);
+  CheckDemotion(root, topology);
   NodesReader(root, topology).Read();
   ReadTls(root, topology.tls, files);
   ReadGateway(root, topology.gateway, files);

@@ -1,6 +1,6 @@
 #include "integration/simulate/compose_run.h"
 
-#include "runtime/predict/make_predictor.h"
+#include "runtime/predict/judged.h"
 #include "runtime/workload/make_length_estimator.h"
 
 namespace foretoken {
@@ -66,8 +66,9 @@ Result<RunOptions> ComposeRun(const Topology& topology, const Trace& trace) {
   o.dead_after = topology.sync.dead_after;
   o.confirm_timeout = topology.sync.confirm_timeout;
   const PredictorKind kind = topology.predictor.kind;
-  o.make_predictor = [kind](const InstanceProfile& profile, const LengthEstimator* lengths) {
-    return MakePredictor(kind, profile, lengths);
+  const bool demote = topology.predictor.demote;
+  o.make_predictor = [kind, demote](const InstanceProfile& profile, const LengthEstimator* lengths) {
+    return MakeJudgedPredictor(kind, profile, lengths, demote);
   };
   const LengthEstimatorKind estimator = topology.predictor.length_estimator;
   LengthEstimatorOptions lengths;

@@ -51,6 +51,25 @@ RunMetrics MetricsOf(const RunContext& context, const RunResult& result) {
   return metrics;
 }
 
+json::object AccountOf(const ErrorSummary& e) {
+  return {{"judged", e.count},         {"bias", e.bias},           {"ape_p50", e.p50}, {"ape_p95", e.p95}, {"ape_p99", e.p99},
+          {"within_p50", e.below_p50}, {"within_p90", e.below_p90}};
+}
+
+// Each SIMULATOR's own account over its latest requests.
+json::array AccountsOf(const RunResult& result) {
+  json::array out;
+  for (const RunResult::Account& a : result.accounts) {
+    out.push_back({{"instance", result.instance_names[a.instance.value()]},
+                   {"ttft", AccountOf(a.ttft)},
+                   {"e2e", AccountOf(a.e2e)},
+                   {"level", a.level},
+                   {"demotions", a.demotions},
+                   {"recoveries", a.recoveries}});
+  }
+  return out;
+}
+
 json::object PredictionOf(const RunResult& result) {
   PredictionError ttft, e2e;
   std::vector<double> predicted, actual;
@@ -93,7 +112,8 @@ json::object PredictionOf(const RunResult& result) {
                               ? json::value(nullptr)
                               : json::value(result.regret_seconds / static_cast<double>(result.regret_questions))},
           {"stale_share", share(stale)},
-          {"by_predictor", predictors}};
+          {"by_predictor", predictors},
+          {"by_instance", AccountsOf(result)}};
 }
 
 json::object SyncOf(const SequencerCounters& s, const SimulatorCounters& m, const LinkCounters& l) {

@@ -564,6 +564,9 @@ void VirtualHost::Collect() {
     Add(result_.simulators, s->counters());
     Add(result_.sync, s->sync_counters());
     Add(result_.drift, s->drift());
+    const PredictionLedger* l = s->predictor().ledger();
+    if (l != nullptr)
+      result_.accounts.push_back({s->instance(), l->ttft(), l->e2e(), l->level(), l->demotions(), l->recoveries()});
   }
 }
 

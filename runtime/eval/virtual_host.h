@@ -16,6 +16,7 @@
 #include "runtime/metrics/rank_agreement.h"
 #include "runtime/model/instance.h"
 #include "runtime/model/request.h"
+#include "runtime/predict/ledger.h"
 #include "runtime/predict/predictor.h"
 #include "runtime/predict/simulator_core.h"
 #include "runtime/sched/scheduler_core.h"
@@ -90,6 +91,14 @@ struct RunResult {
   SequencerCounters sync;
   DriftCounters drift;
   LinkCounters links;
+  // Per instance with a SIMULATOR: its predictions against what came (ledger.h).
+  struct Account {
+    InstanceId instance;
+    ErrorSummary ttft, e2e;
+    int32_t level = 0;  // of the predictor that answered last; 0: the configured one
+    uint64_t demotions = 0, recoveries = 0;
+  };
+  std::vector<Account> accounts;
   // Of the decisions sampled for it (RunOptions::truth_sample): did the choice equal the best by true outcome, and what did it lose?
   AgreeAtOne agree_at_one;
   uint64_t regret_questions = 0;

@@ -2,11 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 namespace foretoken {
 namespace {
-
-constexpr int32_t kLowestLevel = 2;
 
 double At(const std::vector<double>& sorted, double q) {
   return sorted[std::min(sorted.size() - 1, static_cast<size_t>(q * static_cast<double>(sorted.size())))];
@@ -14,29 +13,42 @@ double At(const std::vector<double>& sorted, double q) {
 
 }  // namespace
 
-void PredictionLedger::OnAssigned(RequestId request, const Prediction& p, Instant now) {
+void PredictionLedger::OnAssigned(RequestId request, const Prediction& p, Instant asked, const Secret& secret) {
   open_.Erase(request.value());
-  open_.Insert(request.value(), {now.nanos(), p.ttft.nanos(), p.ttft_p90.nanos(), p.e2e.nanos(), p.e2e_p90.nanos()});
+  const auto seconds = [](Duration d) { return static_cast<float>(d.seconds()); };
+  open_.Insert(request.value(), {asked.nanos(), seconds(p.ttft), seconds(p.ttft_p90), seconds(p.e2e), seconds(p.e2e_p90),
+                                 secret, changes(), false});
 }
 
 void PredictionLedger::OnFirstToken(RequestId request, Instant at) {
-  const Open* o = open_.Find(request.value());
-  if (o == nullptr) return;
-  Add(ttft_, ttft_count_, at.nanos() - o->assigned_ns, o->ttft_ns, o->ttft_p90_ns);
-  ++judged_;
-  if (options_.demote) Judge();
+  Open* o = open_.Find(request.value());
+  if (o == nullptr || std::exchange(o->first_token_came, true)) return;
+  if (o->changes != changes()) return;  // somebody else's prediction
+  const Duration actual = at - Instant::FromNanos(o->asked_ns);
+  Add(ttft_, ttft_count_, actual, o->ttft_s, o->ttft_p90_s);
+  if (options_.lowest_level > 0) Judge(*o, static_cast<float>(std::max(actual.seconds(), 1e-9)));
 }
 
 void PredictionLedger::OnFinished(RequestId request, Instant at) {
   const Open* o = open_.Find(request.value());
   if (o == nullptr) return;
-  Add(e2e_, e2e_count_, at.nanos() - o->assigned_ns, o->e2e_ns, o->e2e_p90_ns);
+  if (o->changes == changes()) Add(e2e_, e2e_count_, at - Instant::FromNanos(o->asked_ns), o->e2e_s, o->e2e_p90_s);
   open_.Erase(request.value());
 }
 
-void PredictionLedger::Add(std::vector<Sample>& window, uint64_t& count, int64_t actual, int64_t p50, int64_t p90) {
-  const double error = static_cast<double>(p50) / static_cast<double>(std::max<int64_t>(actual, 1)) - 1;
-  const Sample s{static_cast<float>(error), actual <= p50, actual <= p90};
+void PredictionLedger::Retain(std::span<const std::pair<RequestId, bool>> live) {
+  IdMap<Open> kept;
+  for (const auto& [request, first_token_came] : live) {
+    const Open* o = open_.Find(request.value());
+    if (o == nullptr || !kept.Insert(request.value(), *o)) continue;
+    kept.Find(request.value())->first_token_came |= first_token_came;
+  }
+  open_ = std::move(kept);
+}
+
+void PredictionLedger::Add(std::vector<Sample>& window, uint64_t& count, Duration actual, float p50_s, float p90_s) {
+  const auto actual_s = static_cast<float>(std::max(actual.seconds(), 1e-9));
+  const Sample s{p50_s / actual_s - 1, actual_s <= p50_s, actual_s <= p90_s};
   if (window.size() < options_.window) {
     window.push_back(s);
   } else {
@@ -68,34 +80,44 @@ ErrorSummary PredictionLedger::SummaryOf(const std::vector<Sample>& window, uint
   return s;
 }
 
-void PredictionLedger::Judge() {
-  if (level_ > 0 && judged_ >= probation_) {
-    // Another try: what the better one did before counts no more.
-    --level_;
-    ++recoveries_;
-    judged_ = 0;
-    ttft_.clear();
-    ttft_count_ = 0;
-    return;
-  }
-  if (level_ == kLowestLevel || judged_ < options_.least) return;
-  if (SummaryOf(ttft_, ttft_count_).p50 <= options_.bound) {
-    // It held for as long as it had been away: the next probation is short again.
-    if (level_ == 0 && judged_ >= probation_) probation_ = 0;
-    return;
-  }
-  ++level_;
-  ++demotions_;
-  probation_ = probation_ == 0 ? options_.probation : std::min(2 * probation_, options_.longest_probation);
-  judged_ = 0;
-  ttft_.clear();
-  ttft_count_ = 0;
+// The median; negative: too few to judge.
+double PredictionLedger::JudgedError(size_t level) const {
+  std::vector<float> errors = errors_[level];
+  if (errors.size() < options_.least) return -1;
+  const auto middle = errors.begin() + static_cast<std::ptrdiff_t>(errors.size() / 2);
+  std::nth_element(errors.begin(), middle, errors.end());
+  return *middle;
 }
 
-PredictorKind PredictionLedger::Advise(PredictorKind configured) const {
-  if (level_ == 0) return configured;
-  const bool simple = configured == PredictorKind::kPattern || configured == PredictorKind::kPatternReuse;
-  return level_ == 1 && !simple ? PredictorKind::kPattern : PredictorKind::kLedger;
+// What a level did before the change counts no more: those below are not asked, and go stale.
+void PredictionLedger::MoveTo(int32_t level) {
+  ++(level > level_ ? demotions_ : recoveries_);
+  level_ = level;
+  ttft_.clear();
+  e2e_.clear();
+  ttft_count_ = e2e_count_ = 0;
+  for (std::vector<float>& e : errors_) e.clear();
+  error_count_ = {};
+}
+
+void PredictionLedger::Judge(const Open& o, float actual_s) {
+  const auto answering = static_cast<size_t>(level_);
+  for (size_t l = 0; l <= answering; ++l) {
+    const float predicted_s = l == answering ? o.ttft_s : o.secret[l];
+    if (predicted_s < 0) continue;
+    const float error = std::abs(predicted_s / actual_s - 1);
+    if (errors_[l].size() < options_.judged) {
+      errors_[l].push_back(error);
+    } else {
+      errors_[l][error_count_[l] % options_.judged] = error;
+    }
+    ++error_count_[l];
+  }
+  for (size_t l = 0; l < answering; ++l) {
+    const double error = JudgedError(l);
+    if (error >= 0 && error <= options_.back) return MoveTo(static_cast<int32_t>(l));
+  }
+  if (level_ < options_.lowest_level && JudgedError(answering) > options_.bound) MoveTo(level_ + 1);
 }
 
 size_t PredictionLedger::memory_bytes() const {

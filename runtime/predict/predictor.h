@@ -21,6 +21,10 @@
 
 namespace foretoken {
 
+class PredictionLedger;
+
+inline constexpr size_t kPredictorKinds = static_cast<size_t>(PredictorKind::kLedger) + 1;
+
 // What a predictor knows of its instance beforehand.
 struct InstanceProfile {
   InstanceId instance;
@@ -62,8 +66,10 @@ class Predictor {
   virtual void OnEnqueue(const Reservation& reservation, Instant now) = 0;
   // The engine took the request in at `at`; arrivals come in the engine's own order, which may differ from assignment's.
   virtual void OnArrived(RequestId request, Instant at) = 0;
-  // Taken back, or ended as seen from outside (sync level none); unknown ids are ignored.
+  // Taken back; unknown ids are ignored, as in OnEnded.
   virtual void OnGone(RequestId request, Instant now) = 0;
+  // Finished, as seen from outside (below sync level full, where no step tells).
+  virtual void OnEnded(RequestId request, Instant now) { OnGone(request, now); }
   // A step was executed; times already on the router's clock.
   virtual void OnStep(const BatchTrace& trace) = 0;
   // Aggregates only (sync levels poll and aggregate). `step` is present at level aggregate: shape and duration, no ids.
@@ -80,6 +86,8 @@ class Predictor {
   virtual size_t memory_bytes() const = 0;
   // The step-time law that it answers with, as calibrated so far.
   virtual const StepTimeModel& step_time() const = 0;
+  // What was predicted against what came; null: nobody keeps account.
+  virtual const PredictionLedger* ledger() const { return nullptr; }
 };
 
 }  // namespace foretoken

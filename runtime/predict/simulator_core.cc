@@ -235,6 +235,7 @@ Prediction SimulatorCore::Predict(const PredictQuery& query, Instant now) {
   p.stale = liveness != Liveness::kFresh;
   p.usable = liveness <= Liveness::kStale;
   ++counters_.predictions;
+  ++counters_.answered[static_cast<size_t>(p.predictor)];
   counters_.stale_predictions += p.stale;
   return p;
 }
@@ -295,7 +296,7 @@ void SimulatorCore::OnEnded(RequestId request, TokenCount output, Instant now) {
   if (c == nullptr) return;
   lengths_->Learn(*c, output);
   length_class_.Erase(request.value());
-  predictor_->OnGone(request, now);
+  predictor_->OnEnded(request, now);
   Progress(now);
 }
 

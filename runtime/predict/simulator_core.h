@@ -3,6 +3,7 @@
 // Several SCHEDULERs may use it; its state is owned by exactly one actor.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -41,6 +42,7 @@ enum class Liveness : uint8_t {
 
 struct SimulatorCounters {
   uint64_t predictions = 0;
+  std::array<uint64_t, kPredictorKinds> answered{};  // of these, by the predictor that answered (PredictorKind)
   uint64_t stale_predictions = 0;
   uint64_t enqueues = 0;
   uint64_t overtaken = 0;         // Enqueues answered with a fresh prediction
@@ -52,6 +54,7 @@ struct SimulatorCounters {
 // Sums over instances.
 inline void Add(SimulatorCounters& a, const SimulatorCounters& b) {
   a.predictions += b.predictions;
+  for (size_t i = 0; i < a.answered.size(); ++i) a.answered[i] += b.answered[i];
   a.stale_predictions += b.stale_predictions;
   a.enqueues += b.enqueues;
   a.overtaken += b.overtaken;

@@ -47,37 +47,79 @@ TEST(PredictionLedgerTest, UnfinishedRequestsSayNothing) {
   EXPECT_EQ(ledger.ttft().count, 0U);
 }
 
-// `good` from..to: requests whose prediction holds; all others are off by a factor of four.
-PredictorKind Feed(PredictionLedger& ledger, uint64_t& id, int requests, bool good) {
+// Requests whose TTFT is predicted as 1 s by each level up to the answering one; `actual_s` came of it. `right_above`: those asked in
+// secret said what came.
+int32_t Feed(PredictionLedger& ledger, uint64_t& id, int requests, double actual_s, bool right_above = false) {
   for (int i = 0; i < requests; ++i) {
-    ledger.OnAssigned(RequestId(++id), Predicted(1, 2), Instant::FromNanos(0));
-    ledger.OnFirstToken(RequestId(id), Instant::FromNanos(0) + Duration::FromSeconds(good ? 1.05 : 0.25));
+    PredictionLedger::Secret secret{-1, -1, -1};
+    for (int32_t l = 0; l < ledger.level(); ++l)
+      secret[static_cast<size_t>(l)] = right_above ? static_cast<float>(actual_s) : 1;
+    ledger.OnAssigned(RequestId(++id), Predicted(1, 2), Instant::FromNanos(0), secret);
+    ledger.OnFirstToken(RequestId(id), Instant::FromNanos(0) + Duration::FromSeconds(actual_s));
     ledger.OnFinished(RequestId(id), Instant::FromNanos(0) + Duration::FromSeconds(2));
   }
-  return ledger.Advise(PredictorKind::kTimeline);
+  return ledger.level();
 }
 
-TEST(PredictionLedgerTest, ErrorBeyondTheBoundDemotesAndProbationEnds) {
+TEST(PredictionLedgerTest, ErrorBeyondTheBoundDemotesAndABetterPredictorComesBackWhenItIsRight) {
   LedgerOptions o;
-  o.demote = true;
+  o.lowest_level = 2;
   PredictionLedger ledger(o);
   uint64_t id = 0;
-  EXPECT_EQ(Feed(ledger, id, 100, true), PredictorKind::kTimeline);
-  // Over half of the window must be off before its median is.
-  EXPECT_EQ(Feed(ledger, id, 120, false), PredictorKind::kPattern);
-  EXPECT_EQ(Feed(ledger, id, 40, false), PredictorKind::kLedger);
+  EXPECT_EQ(Feed(ledger, id, 100, 1.05), 0);
+  // Half of the last 64 must be off before their median is.
+  EXPECT_EQ(Feed(ledger, id, 31, 0.25), 0);
+  EXPECT_EQ(Feed(ledger, id, 1, 0.25), 1);
+  EXPECT_EQ(Feed(ledger, id, 31, 0.25), 1);
+  EXPECT_EQ(Feed(ledger, id, 1, 0.25), 2);
+  EXPECT_EQ(Feed(ledger, id, 500, 0.25), 2) << "the lowest stays";
   EXPECT_EQ(ledger.demotions(), 2U);
-  // What answers below is good: back up level by level.
-  EXPECT_EQ(Feed(ledger, id, 520, true), PredictorKind::kPattern);
-  EXPECT_EQ(Feed(ledger, id, 520, true), PredictorKind::kTimeline);
-  EXPECT_EQ(ledger.recoveries(), 2U);
-  EXPECT_EQ(ledger.Advise(PredictorKind::kPatternReuse), PredictorKind::kPatternReuse);
+  EXPECT_EQ(Feed(ledger, id, 32, 0.25, true), 2);
+  EXPECT_EQ(Feed(ledger, id, 1, 0.25, true), 0) << "the configured one is right again";
+  EXPECT_EQ(ledger.recoveries(), 1U);
+}
+
+TEST(PredictionLedgerTest, BetweenTheTwoBoundsNobodyMoves) {
+  LedgerOptions o;
+  o.lowest_level = 1;
+  PredictionLedger ledger(o);
+  uint64_t id = 0;
+  const double between = 1 / 1.45;
+  EXPECT_EQ(Feed(ledger, id, 500, between), 0);
+  EXPECT_EQ(Feed(ledger, id, 100, 0.25), 1);
+  EXPECT_EQ(Feed(ledger, id, 500, between), 1);
+}
+
+TEST(PredictionLedgerTest, APredictionOfTheLevelBeforeSaysNothingOfThePresentOne) {
+  LedgerOptions o;
+  o.lowest_level = 2;
+  PredictionLedger ledger(o);
+  uint64_t id = 0;
+  for (int i = 0; i < 1000; ++i) ledger.OnAssigned(RequestId(++id), Predicted(1, 2), Instant::FromNanos(0));
+  for (uint64_t i = 1; i <= id; ++i) ledger.OnFirstToken(RequestId(i), Instant::FromNanos(0) + Duration::FromSeconds(0.25));
+  EXPECT_EQ(ledger.level(), 1) << "all were asked on level 0";
+  EXPECT_EQ(ledger.ttft().count, 0U);
+}
+
+TEST(PredictionLedgerTest, OnlyTheFirstOfSeveralFirstTokensCountsAndNoneThatCameUnseen) {
+  PredictionLedger ledger(LedgerOptions{});
+  const Instant start = Instant::FromNanos(0);
+  for (uint64_t i = 1; i <= 3; ++i) ledger.OnAssigned(RequestId(i), Predicted(1, 2), start);
+  ledger.OnFirstToken(RequestId(1), start + Duration::Seconds(1));
+  ledger.OnFirstToken(RequestId(1), start + Duration::Seconds(9));  // after a preemption
+  const std::pair<RequestId, bool> live[] = {{RequestId(1), true}, {RequestId(2), true}, {RequestId(7), false}};
+  ledger.Retain(live);
+  ledger.OnFirstToken(RequestId(2), start + Duration::Seconds(9));
+  ledger.OnFinished(RequestId(3), start + Duration::Seconds(9));  // ended in a message that was lost
+  EXPECT_EQ(ledger.ttft().count, 1U);
+  EXPECT_EQ(ledger.e2e().count, 0U);
+  EXPECT_EQ(ledger.open(), 2U);
 }
 
 TEST(PredictionLedgerTest, DemotesNobodyByDefault) {
   PredictionLedger ledger(LedgerOptions{});
   uint64_t id = 0;
-  EXPECT_EQ(Feed(ledger, id, 1000, false), PredictorKind::kTimeline);
+  EXPECT_EQ(Feed(ledger, id, 1000, 0.25), 0);
   EXPECT_EQ(ledger.demotions(), 0U);
 }
 

@@ -111,10 +111,10 @@ class TruthSink final : public EngineSink {
 
 class MirrorRig final : public EngineSink {
  public:
-  MirrorRig(const RigCase& c, uint64_t seed) {
+  MirrorRig(const RigCase& c, uint64_t seed, StepTimeModel model = H100LikeModel()) {
     EmulatedEngine::Options o;
     o.config = c.config;
-    o.step_time = H100LikeModel();
+    o.step_time = std::move(model);
     o.noise = {seed, c.noise};
     o.traces = true;
     auto made = EmulatedEngine::Make(std::move(o));
