@@ -55,6 +55,9 @@ class LoopedEngine final : public EmulatedEngine {
     named.id = request;
     Post({at, false, std::move(named)});
   }
+  bool SetLength(RequestId request, int64_t max_tokens, int64_t output_tokens) override {
+    return core_->SetLength(request, max_tokens, output_tokens);
+  }
   void RunUntil(Instant until, EngineSink& sink) override;
   Instant NextEvent() const override {
     if (waiting_for_result_) return Oldest().end;

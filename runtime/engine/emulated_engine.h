@@ -52,6 +52,8 @@ class EmulatedEngine {
   // A request reaches the engine at `at`, which is not before any instant already run to.
   virtual void Submit(const EngineRequest& request, Instant at) = 0;
   virtual void Abort(RequestId request, Instant at) = 0;
+  // EngineCore::SetLength, of a request that was taken in; takes no time.
+  virtual bool SetLength(RequestId request, int64_t max_tokens, int64_t output_tokens) = 0;
   // Executes everything up to and including `until`, in order.
   virtual void RunUntil(Instant until, EngineSink& sink) = 0;
   // When the engine next acts by itself; Instant::Max() when idle.

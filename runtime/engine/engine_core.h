@@ -84,6 +84,9 @@ class EngineCore {
   virtual Status Add(const EngineRequest& request) = 0;
   // Client disconnect or stop string; between two batches or between Schedule() and Update(). False: unknown or already ended.
   virtual bool Abort(RequestId request) = 0;
+  // For a mirror that learns that a request goes on: from now on it ends as if it had been added with these limits, of which
+  // output_tokens is more than it has generated. False: unknown or already ended.
+  virtual bool SetLength(RequestId request, int64_t max_tokens, int64_t output_tokens) = 0;
   // True while a Schedule() could have something to do (an empty one after the last finish included, as in vLLM).
   virtual bool HasRequests() const = 0;
   virtual const Batch& Schedule() = 0;

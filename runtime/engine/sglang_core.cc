@@ -43,8 +43,7 @@ Result<std::unique_ptr<EngineCore>> MakeSglangCore(const EngineConfig& config) {
 
 Status SglangCore::Add(const EngineRequest& q) {
   const std::string name = "request " + std::to_string(q.id.value());
-  // SGLang: max_req_len; a request and the page of its estimate always fit an empty pool.
-  const int64_t longest = std::min(config_.max_model_len, usable_blocks()) - 1;
+  const int64_t longest = LongestRequest();
   if (q.prompt_tokens < 1) return Error{name + ": a prompt has at least one token"};
   if (q.prompt_tokens > longest - 2)
     return Error{name + ": prompt of " + std::to_string(q.prompt_tokens) + " tokens; at most " + std::to_string(longest - 2) +
@@ -66,12 +65,23 @@ Status SglangCore::Add(const EngineRequest& q) {
   if (q.segments.empty()) r.content.Append({PrivateContent(q.id), 0, q.prompt_tokens});
   FT_CHECK(r.content.length() == q.prompt_tokens);
   r.prompt = q.prompt_tokens;
-  r.max_new = std::max<int64_t>(1, std::min(q.max_tokens, longest - q.prompt_tokens - 1));
-  r.ends_by_eos = config_.stop_at_eos && q.output_tokens >= 1 && q.output_tokens <= r.max_new;
-  r.ends_at = r.ends_by_eos ? q.output_tokens : r.max_new;
+  EndAt(r, q.max_tokens, q.output_tokens);
   slot_of_.Insert(q.id.value(), slot);
   waiting_.push_back(slot);
   return {};
+}
+
+void SglangCore::EndAt(Request& r, int64_t max_tokens, int64_t output_tokens) const {
+  r.max_new = std::max<int64_t>(1, std::min(max_tokens, LongestRequest() - r.prompt - 1));
+  r.ends_by_eos = config_.stop_at_eos && output_tokens >= 1 && output_tokens <= r.max_new;
+  r.ends_at = r.ends_by_eos ? output_tokens : r.max_new;
+}
+
+bool SglangCore::SetLength(RequestId request, int64_t max_tokens, int64_t output_tokens) {
+  const Slot* found = slot_of_.Find(request.value());
+  if (found == nullptr) return false;
+  EndAt(requests_[*found], max_tokens, output_tokens);
+  return true;
 }
 
 bool SglangCore::Abort(RequestId request) {

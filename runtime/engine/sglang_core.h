@@ -41,6 +41,7 @@ class SglangCore final : public EngineCore {
   // Error also when prompt and one output token cannot fit the pool. max_tokens is cut to what fits, as SGLang's front end does.
   Status Add(const EngineRequest& request) override;
   bool Abort(RequestId request) override;
+  bool SetLength(RequestId request, int64_t max_tokens, int64_t output_tokens) override;
   bool HasRequests() const override { return running() + waiting() > 0 || !aborted_.empty(); }
   const Batch& Schedule() override;
   const BatchResult& Update() override;
@@ -95,6 +96,9 @@ class SglangCore final : public EngineCore {
   enum class Verdict : uint8_t { kTaken, kNoToken, kOtherLimit };
 
   explicit SglangCore(const EngineConfig& config);
+  // SGLang: max_req_len; a request and the page of its estimate always fit an empty pool.
+  int64_t LongestRequest() const { return std::min(config_.max_model_len, usable_blocks()) - 1; }
+  void EndAt(Request& r, int64_t max_tokens, int64_t output_tokens) const;
 
   // --- prefill
   bool BuildPrefill();

@@ -66,10 +66,7 @@ Status VllmCore::Add(const EngineRequest& q) {
   r.priority = q.priority;
   r.arrival_key = q.arrival_key;
   r.prompt = q.prompt_tokens;
-  r.max_tokens = q.max_tokens;
-  const int64_t limit = std::max<int64_t>(1, std::min(q.max_tokens, config_.max_model_len - q.prompt_tokens));
-  r.ends_by_eos = config_.stop_at_eos && q.output_tokens >= 1 && q.output_tokens <= limit;
-  r.ends_at = r.ends_by_eos ? q.output_tokens : limit;
+  EndAt(r, q.max_tokens, q.output_tokens);
   r.output_named_later = q.output_named_later;
   r.segments.assign(q.segments.begin(), q.segments.end());
   // Nobody else can name a block that holds a token of its own, if the host says that nobody will.
@@ -78,6 +75,13 @@ Status VllmCore::Add(const EngineRequest& q) {
                                         : q.prompt_tokens / config_.block_size;
   PushWaiting(waiting_, slot, false);
   return {};
+}
+
+void VllmCore::EndAt(ScheduledRequest& r, int64_t max_tokens, int64_t output_tokens) const {
+  r.max_tokens = max_tokens;
+  const int64_t limit = std::max<int64_t>(1, std::min(max_tokens, config_.max_model_len - r.prompt));
+  r.ends_by_eos = config_.stop_at_eos && output_tokens >= 1 && output_tokens <= limit;
+  r.ends_at = r.ends_by_eos ? output_tokens : limit;
 }
 
 bool VllmCore::HasRequests() const { return running_.size + waiting_.size + skipped_.size > 0 || finish_pending_; }
@@ -121,6 +125,14 @@ void VllmCore::End(Slot slot) {
   slab_.Remove(QueueOf(slot), slot);
   slab_.Release(slot);
   finish_pending_ = true;
+}
+
+bool VllmCore::SetLength(RequestId request, int64_t max_tokens, int64_t output_tokens) {
+  const Slot slot = slab_.Find(request);
+  if (slot == kNoSlot) return false;
+  if (slab_[slot].steady()) Settle();  // its end is noted in the calendars
+  EndAt(slab_[slot], max_tokens, output_tokens);
+  return true;
 }
 
 bool VllmCore::Abort(RequestId request) {

@@ -30,6 +30,7 @@ class VllmCore final : public EngineCore {
   const EngineConfig& config() const override { return config_; }
   Status Add(const EngineRequest& request) override;
   bool Abort(RequestId request) override;
+  bool SetLength(RequestId request, int64_t max_tokens, int64_t output_tokens) override;
   bool HasRequests() const override;
   const Batch& Schedule() override;
   const BatchResult& Update() override;
@@ -70,6 +71,7 @@ class VllmCore final : public EngineCore {
   explicit VllmCore(const EngineConfig& config);
 
   // --- queues (vllm_core.cc)
+  void EndAt(ScheduledRequest& r, int64_t max_tokens, int64_t output_tokens) const;
   bool Before(const ScheduledRequest& a, const ScheduledRequest& b) const;  // priority order
   void PushWaiting(RequestQueue& queue, Slot slot, bool front);
   RequestQueue& NextQueue();

@@ -9,9 +9,7 @@
 namespace foretoken {
 namespace {
 
-// Ids of continued requests: the router's ids do not reach them.
-constexpr uint64_t kContinued = uint64_t{1} << 63;
-// The request asked about, which may have been assigned already.
+// The request asked about, which may have been assigned already. The router's ids do not reach it.
 constexpr RequestId kAsked{uint64_t{1} << 63};
 // Nothing lies further ahead than this; a fork that has not ended by then is stuck.
 constexpr Duration kHorizon = Duration::Seconds(100'000);
@@ -112,6 +110,9 @@ Status ReferencePredictor::Restart(Instant at) {
   if (!engine.ok()) return engine.error();
   engine_ = std::move(engine).value();
   ran_to_ = at;
+  reported_ = 0;
+  last_end_ = at;
+  owed_ = {};
   return {};
 }
 
@@ -129,14 +130,14 @@ EngineRequest ReferencePredictor::RequestOf(const Reservation& r) const {
 }
 
 void ReferencePredictor::OnEnqueue(const Reservation& reservation, Instant now) {
-  Known known{RequestOf(reservation), reservation.length, false,
+  Known known{RequestOf(reservation), reservation.length, 0, false,
               errors_.ForecastOf(reservation.request, reservation.expected_output, now)};
   inbox_.push_back({now, false, known.request});
   if (!known_.Insert(reservation.request.value(), std::move(known))) {
     inbox_.pop_back();
     return;
   }
-  if (!follows_steps_) RunTo(now);
+  if (!follows_steps_) RunBefore(now);
 }
 
 void ReferencePredictor::OnArrived(RequestId request, Instant at) {
@@ -151,11 +152,12 @@ void ReferencePredictor::OnArrived(RequestId request, Instant at) {
 
 void ReferencePredictor::OnGone(RequestId request, Instant now) {
   std::erase_if(inbox_, [request](const Arrival& a) { return a.request.id == request; });
-  if (!follows_steps_) RunTo(now);
+  if (!follows_steps_) RunBefore(now);
   Known* known = known_.Find(request.value());
   if (known == nullptr) return;
   known->ended = true;
-  engine_->Abort(known->request.id, std::max(now, ran_to_));
+  std::erase_if(decoding_, [request](const Decoding& d) { return d.request == request; });
+  engine_->Abort(request, std::max(now, ran_to_));
 }
 
 // Gives the engine what has arrived by `until`, in order.
@@ -179,13 +181,17 @@ void ReferencePredictor::RunTo(Instant at) {
   }
 }
 
+// Without steps the mirror runs by itself, but composes nothing at `now` that a request of the same instant could still join.
+void ReferencePredictor::RunBefore(Instant now) { RunTo(now - Duration::Nanos(1)); }
+
 // A batch that the mirror composed before its real duration was known (the second one from idle) or started at another time ends
 // off in the mirror, and everything behind it: the next batch has to make up for it.
 Duration ReferencePredictor::OwedAfter(const BatchTrace& trace) {
   const Instant before = std::exchange(last_end_, trace.end());
-  const int32_t flying = engine_->core().batches_in_flight();
-  if (flying == 0) return {};
-  const Duration off = flying == 1 ? trace.end() - engine_->NextEvent() : before - engine_->NextEvent() - owed_;
+  const uint64_t done = engine_->counters().steps;
+  if (engine_->core().batches_in_flight() == 0 || done + 2 < reported_ || done >= reported_) return {};
+  // The oldest batch in flight is the reported one (from idle, a second one is composed with it), or the one before it.
+  const Duration off = done + 1 == reported_ ? trace.end() - engine_->NextEvent() : before - engine_->NextEvent() - owed_;
   // More than that is another batch than the reported one.
   return off > trace.duration || off < -trace.duration ? Duration() : off;
 }
@@ -197,6 +203,7 @@ void ReferencePredictor::OnStep(const BatchTrace& trace) {
   law_->Replay(trace.duration + owed_);
   RunTo(std::max(trace.scheduled, ran_to_));
   law_->Stop();
+  ++reported_;
   owed_ = OwedAfter(trace);
   for (const BatchTrace::Chunk& c : trace.chunks) {
     Known* known = known_.Find(c.request.value());
@@ -208,15 +215,16 @@ void ReferencePredictor::OnStep(const BatchTrace& trace) {
     if (f.reason != FinishReason::kAborted) errors_.Ended(known->forecast, f.output_tokens, trace.end(), profile_.ttft_offset);
     known->ended = true;
     // It ended before the mirror would have it.
-    const bool early = f.output_tokens < known->request.output_tokens || known->request.id != f.request;
-    if (early || f.reason == FinishReason::kAborted) engine_->Abort(known->request.id, trace.end());
+    const bool early = f.output_tokens < known->before + known->request.output_tokens;
+    if (early || f.reason == FinishReason::kAborted) engine_->Abort(f.request, trace.end());
   }
   for (RequestId id : trace.cancelled) {
     Known* known = known_.Find(id.value());
     if (known == nullptr) continue;
     known->ended = true;
-    engine_->Abort(known->request.id, trace.end());
+    engine_->Abort(id, trace.end());
   }
+  CountTokens(trace);
   running_ = trace.running;
   waiting_ = trace.waiting;
   Learn(trace);
@@ -226,36 +234,75 @@ void ReferencePredictor::Learn(const BatchTrace& step) {
   if (step_time_.Observe(ShapeOf(step), step.duration)) law_->Become(step_time_.model());
 }
 
-void ReferencePredictor::OnFinished(RequestId request, const BatchTrace::Finish& finish, Instant at) {
-  // A continued request's id leads to its own entry.
-  Known* known = known_.Find(request.value());
-  if (known == nullptr) return;
-  if (known->ended || finish.reason == FinishReason::kAborted) {
-    known_.Erase(request.value());
-    return;
+// The mirror has composed this step and not yet applied its result: who should end with it and does not gets a new length now.
+void ReferencePredictor::CountTokens(const BatchTrace& trace) {
+  const auto contains = [](const std::vector<RequestId>& list, RequestId id) {
+    return std::find(list.begin(), list.end(), id) != list.end();
+  };
+  const auto find = [this](RequestId id) {
+    return std::find_if(decoding_.begin(), decoding_.end(), [id](const Decoding& d) { return d.request == id; });
+  };
+  for (RequestId id : trace.preempted) {
+    if (const auto d = find(id); d != decoding_.end()) d->preempted = true;
   }
+  for (Decoding& d : decoding_) d.generated += d.preempted || contains(trace.skipped, d.request) ? 0 : 1;
+  for (const BatchTrace::Chunk& c : trace.chunks) {
+    if (!c.samples) continue;
+    if (const auto d = find(c.request); d == decoding_.end()) {
+      decoding_.push_back({c.request, 1, false});
+    } else {
+      d->generated += d->preempted ? 1 : 0;
+      d->preempted = false;
+    }
+  }
+  std::erase_if(decoding_, [this](const Decoding& d) {
+    const Known* known = known_.Find(d.request.value());
+    return known == nullptr || known->ended;
+  });
+  for (const Decoding& d : decoding_) {
+    Known& known = *known_.Find(d.request.value());
+    if (d.generated < known.request.output_tokens) continue;
+    known.request.output_tokens = NewLength(known, d.generated);
+    if (!profile_.limits.stop_at_eos) known.request.max_tokens = known.request.output_tokens;
+    engine_->SetLength(d.request, known.request.max_tokens, known.request.output_tokens);
+  }
+}
+
+// Output tokens since the mirror began, more than `generated`.
+int64_t ReferencePredictor::NewLength(const Known& known, int64_t generated) const {
+  const int64_t all = known.before + generated;
+  const int64_t total =
+      lengths_ != nullptr ? lengths_->Total(known.length, TokenCount(all)).value() : all + std::max<int64_t>(1, all / 2);
+  const EngineConfig& c = profile_.limits;
+  const int64_t room =
+      std::min<int64_t>(c.max_model_len, int64_t{c.num_gpu_blocks - 1} * c.block_size) - known.request.prompt_tokens;
+  return std::max(generated + 1, std::min(total - known.before, room));
+}
+
+void ReferencePredictor::OnFinished(RequestId request, const BatchTrace::Finish& finish, Instant at) {
+  const Known* known = known_.Find(request.value());
+  if (known == nullptr) return;
+  const bool over = known->ended || finish.reason == FinishReason::kAborted || !follows_steps_;
   const Known was = *known;
   known_.Erase(request.value());
-  if (follows_steps_) Continue(was, at);
+  if (!over) Continue(was, at);
 }
 
 void ReferencePredictor::OnRejected(RequestId request, OutcomeReason, Instant) { known_.Erase(request.value()); }
 
+// The mirror ended it, and no reported step did: they have parted, as after lost messages. What it has generated counts as prompt.
 void ReferencePredictor::Continue(const Known& known, Instant at) {
   Known next = known;
   const int64_t generated = known.request.output_tokens;
-  const int64_t room = profile_.limits.max_model_len - known.request.prompt_tokens - generated;
-  if (room <= 1) return;
-  const int64_t total =
-      lengths_ != nullptr ? lengths_->Total(known.length, TokenCount(generated)).value() : generated + generated / 2;
-  next.request.id = RequestId(kContinued | ++continued_);
+  if (profile_.limits.max_model_len - known.request.prompt_tokens - generated <= 1) return;
+  next.request.output_tokens = NewLength(known, generated) - generated;
+  next.before += generated;
   next.request.prompt_tokens += generated;
   FitTo(next.request.prompt_tokens, next.request.id, next.request.segments);
-  next.request.output_tokens = std::clamp<int64_t>(total - generated, 1, room - 1);
   if (!profile_.limits.stop_at_eos) next.request.max_tokens = next.request.output_tokens;
   inbox_.insert(inbox_.begin(), {at, true, next.request});
-  // Found by the router's id, so that its end is known.
-  known_.Insert(known.length.request.value(), std::move(next));
+  std::erase_if(decoding_, [&](const Decoding& d) { return d.request == next.request.id; });
+  known_.Insert(next.request.id.value(), std::move(next));
 }
 
 void ReferencePredictor::OnAggregate(const AggregateState& state, const BatchTrace* step) {
@@ -271,17 +318,19 @@ void ReferencePredictor::OnSnapshot(const Snapshot& snapshot, Instant as_of, con
   IdMap<Known> before = std::move(known_);
   known_ = IdMap<Known>();
   inbox_.clear();
+  decoding_.clear();
   const auto resume = [&](const Snapshot::Request& s, bool) {
     Known k;
     if (const Known* old = before.Find(s.request.value())) k = *old;
     for (const Reservation& r : reservations) {
-      if (r.request == s.request) k = {RequestOf(r), r.length, false};
+      if (r.request == s.request) k = {RequestOf(r), r.length};
     }
-    const int64_t total = std::max<int64_t>(k.request.output_tokens, s.generated_tokens + 1);
+    const int64_t total = std::max<int64_t>(k.before + k.request.output_tokens, s.generated_tokens + 1);
     k.request.id = s.request;
     k.length.request = s.request;
     k.request.prompt_tokens = s.prompt_tokens + s.generated_tokens;
     k.request.output_tokens = total - s.generated_tokens;
+    k.before = s.generated_tokens;
     FitTo(k.request.prompt_tokens, s.request, k.request.segments);
     k.request.max_tokens = profile_.limits.stop_at_eos ? profile_.limits.max_model_len : k.request.output_tokens;
     inbox_.push_back({as_of, true, k.request});
@@ -297,7 +346,7 @@ void ReferencePredictor::OnSnapshot(const Snapshot& snapshot, Instant as_of, con
 }
 
 Prediction ReferencePredictor::Predict(const PredictQuery& query, Instant now) {
-  if (!follows_steps_) RunTo(now);
+  if (!follows_steps_) RunBefore(now);
   Reservation r;
   r.request = kAsked;
   r.priority = query.request->priority;

@@ -2,8 +2,9 @@
 // time that the real ones took; a prediction forks it and runs it on, by the step-time model, to the request's last token.
 // For correctness and to see what costs what; it is never a baseline.
 // Exact when noise is off, expected lengths are right, every step and arrival is seen and nothing arrives later. A request that
-// goes on beyond its expected length continues in the mirror as a new one behind the queue; after a snapshot the mirror starts
-// with an empty prefix cache and recomputes what was running. Its clock lags by the steps in flight, so nothing is decided twice.
+// goes on beyond its expected length keeps its place and gets a new one (LengthEstimator::Total given what was generated). After a
+// snapshot the mirror starts with an empty prefix cache and recomputes what was running. Its clock lags by the steps in flight, so
+// nothing is decided twice.
 #pragma once
 
 #include <memory>
@@ -41,8 +42,15 @@ class ReferencePredictor final : public Predictor, private EngineSink {
   struct Known {
     EngineRequest request;
     LengthKey length;
+    int64_t before = 0;  // tokens generated before the mirror began, part of its prompt here
     bool ended = false;  // in reality
     Forecast forecast = {};
+  };
+  // A request past its prompt, as the reported steps tell.
+  struct Decoding {
+    RequestId request;
+    int64_t generated = 0;   // since the mirror began
+    bool preempted = false;  // computes its context again
   };
   struct Arrival {
     Instant ready;
@@ -55,8 +63,11 @@ class ReferencePredictor final : public Predictor, private EngineSink {
   EngineRequest RequestOf(const Reservation& r) const;
   void TakeIn(EmulatedEngine& engine, Instant until);
   void RunTo(Instant at);
+  void RunBefore(Instant now);
   void Learn(const BatchTrace& step);
   Duration OwedAfter(const BatchTrace& trace);
+  void CountTokens(const BatchTrace& trace);
+  int64_t NewLength(const Known& known, int64_t generated) const;
   void Continue(const Known& known, Instant at);
 
   // What the mirror does.
@@ -72,13 +83,14 @@ class ReferencePredictor final : public Predictor, private EngineSink {
   Instant ran_to_;
   std::vector<Arrival> inbox_;  // not yet given to the mirror; confirmed ones first
   IdMap<Known> known_;
-  uint64_t continued_ = 0;
+  std::vector<Decoding> decoding_;
   bool follows_steps_ = false;
   int32_t waiting_ = 0;
   int32_t running_ = 0;
   OwnErrors errors_;
-  Instant last_end_;  // of the last step reported
-  Duration owed_;     // by which the mirror runs ahead of the engine; the next batch takes so much longer
+  Instant last_end_;       // of the last step reported
+  uint64_t reported_ = 0;  // steps, since the mirror began
+  Duration owed_;          // by which the mirror runs ahead of the engine; the next batch takes so much longer
 };
 
 }  // namespace foretoken

@@ -213,6 +213,45 @@ TEST(VllmSteadyTest, RestoredEngineContinuesAsIfNeverStopped) {
   }
 }
 
+// A mirror learns lengths as it goes. Where the scheduler does not know them, learning in time is as good as having known.
+TEST(VllmSteadyTest, ALengthThatGrowsInTimeDecidesAsTheLengthFromTheStart) {
+  for (const uint64_t seed : testing::Seeds(200)) {
+    SCOPED_TRACE(::testing::Message() << "seed " << seed);
+    EngineCase c = RandomEngineCase(seed, 60);
+    c.config.stop_at_eos = true;
+    for (auto& a : c.arrivals) a.request.max_tokens = a.request.output_tokens + 10;
+    EngineCase too_short = c;
+    Prng prng(seed);
+    std::vector<int64_t> believed(c.arrivals.size() + 1);
+    for (auto& a : too_short.arrivals) {
+      // A request taken in and run to its end within one turn could not be told in time.
+      a.request.output_tokens = prng.Between(std::min<int64_t>(3, a.request.output_tokens), a.request.output_tokens);
+      believed[a.request.id.value()] = a.request.output_tokens;
+    }
+    Loop knows(c, Core(c.config), true), learns(too_short, Core(c.config), true);
+    for (int64_t turn = 0; turn < kTurnsMax && !knows.Done(); ++turn) {
+      const Snapshot now = learns.core().TakeSnapshot(false);
+      for (const auto* list : {&now.running, &now.waiting}) {
+        for (const Snapshot::Request& r : *list) {
+          const EngineRequest& truth = c.arrivals[r.request.value() - 1].request;
+          int64_t& length = believed[r.request.value()];
+          if (length == truth.output_tokens || (r.generated_tokens + 3 < length && !prng.Chance(0.05))) continue;
+          length = prng.Between(std::min<int64_t>(r.generated_tokens + 4, truth.output_tokens), truth.output_tokens);
+          ASSERT_TRUE(learns.core().SetLength(r.request, truth.max_tokens, length));
+        }
+      }
+      const Turn a = knows.Step(turn), b = learns.Step(turn);
+      ASSERT_TRUE(Same(a, b)) << "turn " << turn;
+      if (turn % 5 == 0) {
+        ASSERT_EQ(knows.core().TakeSnapshot(true), learns.core().TakeSnapshot(true)) << "turn " << turn;
+      }
+      const Status ok = learns.core().CheckInvariants();
+      ASSERT_TRUE(ok.ok()) << "turn " << turn << ": " << ok.error().message;
+    }
+    EXPECT_FALSE(learns.core().SetLength(RequestId(10'000), 9, 9));
+  }
+}
+
 TEST(VllmSteadyTest, CloneEvolvesOnItsOwn) {
   for (const uint64_t seed : testing::Seeds(60)) {
     SCOPED_TRACE(::testing::Message() << "seed " << seed);

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include "runtime/predict/timeline.h"
 #include "tests/runtime/predict/mirror_rig.h"
 #include "tests/testing/inputs.h"
 
@@ -68,6 +69,45 @@ TEST(ReferenceTest, FollowsRequestsThatEndEarlierOrLaterThanExpected) {
     }
     rig.RunUntil(Instant::FromNanos(4'000'000'000'000'000));
     EXPECT_EQ(reference->running(), 0);
+  }
+}
+
+// Who outlives its expected length keeps its place, so nobody is believed to be let in before.
+TEST(ReferenceTest, RequestsThatOutliveTheirExpectedLengthKeepTheirPlaces) {
+  for (const bool async : {false, true}) {
+    RigCase c;
+    c.config.async_scheduling = async;
+    c.config.stop_at_eos = true;
+    c.config.max_num_seqs = 4;
+    c.requests = 5;
+    c.rate = 1000;
+    const auto reference = Reference(c);
+    TimelinePredictor timeline(MirrorRig::ProfileOf(c), nullptr, TimelineOptions{});
+    MirrorRig rig(c, 1);
+    rig.Follow(reference.get());
+    rig.Follow(&timeline);
+    auto requests = testing::MakeRequests(c, 1);
+    const RigRequest asked = requests.back();
+    requests.pop_back();
+    for (RigRequest r : requests) {
+      rig.RunUntil(r.at);
+      r.engine.output_tokens = 20;  // what is believed
+      reference->OnEnqueue(MirrorRig::ReservationOf(r), r.at);
+      timeline.OnEnqueue(MirrorRig::ReservationOf(r), r.at);
+      r.engine.output_tokens = 900;
+      r.engine.max_tokens = 1000;
+      rig.Submit(r);
+    }
+    Instant at = asked.at;
+    for (int k = 0; k < 50; ++k) {
+      at += Duration::Millis(97);
+      rig.RunUntil(at);
+      const Prediction r = reference->Predict(MirrorRig::QueryOf(asked, false), at);
+      const Prediction t = timeline.Predict(MirrorRig::QueryOf(asked, false), at);
+      if (k < 4) continue;  // their prompts are still being computed
+      ASSERT_EQ(reference->running(), 4) << "question " << k << ", asynchronous: " << async;
+      ASSERT_NEAR(r.ttft.seconds() / t.ttft.seconds(), 1, 0.02) << "asynchronous: " << async << ", question " << k;
+    }
   }
 }
 
