@@ -16,6 +16,12 @@ bool Contains(const std::vector<T>& v, T x) {
 bool IsCrash(OutcomeReason reason) { return reason == OutcomeReason::kEngineRestarted; }
 bool IsDown(OutcomeReason reason) { return IsCrash(reason) || reason == OutcomeReason::kEngineDown; }
 
+std::vector<int64_t> KvTokensOf(const std::vector<SchedulerCore::InstanceInfo>& instances) {
+  std::vector<int64_t> tokens;
+  for (const SchedulerCore::InstanceInfo& i : instances) tokens.push_back(i.facts.kv_tokens);
+  return tokens;
+}
+
 }  // namespace
 
 Result<std::unique_ptr<SchedulerCore>> SchedulerCore::Make(Options options, std::vector<InstanceInfo> instances,
@@ -36,6 +42,7 @@ SchedulerCore::SchedulerCore(Options options, std::vector<InstanceInfo> instance
       policy_(std::move(policy)),
       prng_(Prng::ForStream(options_.seed, 0x5C4ED)),
       ledger_(instances_.size()),
+      prefixes_(KvTokensOf(instances_)),
       down_until_(instances_.size()),
       reserved_last_(instances_.size()) {}
 
@@ -109,9 +116,10 @@ void SchedulerCore::OnDeadline(DecisionId decision, Instant now, SchedulerEffect
   Choose(*round, now, effects);
 }
 
-void SchedulerCore::Choose(Round& round, Instant now, SchedulerEffects& effects) {
+void SchedulerCore::ListCandidates(const Round& round) {
   candidates_.clear();
-  int32_t answered = 0;
+  const std::vector<int32_t>* cached = nullptr;
+  if (policy_->needs() == PolicyNeeds::kLoads) cached = &prefixes_.ExpectedCached(*round.request);
   for (const FanOut::Target& t : round.fan_out.targets()) {
     const InstanceInfo& info = instances_[t.instance.value()];
     Candidate c{
@@ -119,10 +127,16 @@ void SchedulerCore::Choose(Round& round, Instant now, SchedulerEffects& effects)
     if (t.outcome == ReplyOutcome::kAnswered) {
       c.prediction = &t.prediction;
       c.cached_tokens = t.prediction.cached_tokens.value();
-      ++answered;
+    } else if (cached != nullptr && !cached->empty()) {
+      c.cached_tokens = (*cached)[t.instance.value()];
     }
     candidates_.push_back(c);
   }
+}
+
+void SchedulerCore::Choose(Round& round, Instant now, SchedulerEffects& effects) {
+  ListCandidates(round);
+  const auto answered = std::count_if(candidates_.begin(), candidates_.end(), [](const Candidate& c) { return c.prediction; });
   const bool predictive = policy_->needs() >= PolicyNeeds::kPredictions;
   if (predictive) {
     counters_.unanswered += candidates_.size() - static_cast<size_t>(answered);
@@ -135,6 +149,7 @@ void SchedulerCore::Choose(Round& round, Instant now, SchedulerEffects& effects)
   FT_CHECK(best >= 0);  // every policy leaves at least one candidate in
   round.score = scores_[static_cast<size_t>(best)];
   round.score_rule = policy_->score_rule();
+  round.cached = candidates_[static_cast<size_t>(best)].cached_tokens;
   const Candidate winner = candidates_[static_cast<size_t>(best)];
   const auto& targets = round.fan_out.targets();
   round.chosen = static_cast<int>(
@@ -242,12 +257,12 @@ void SchedulerCore::Commit(Round& round, Instant now, SchedulerEffects& effects)
   for (const FanOut::Target& t : round.fan_out.targets())
     record.unanswered += t.outcome == ReplyOutcome::kLate || t.outcome == ReplyOutcome::kUnreachable;
   ++counters_.decisions;
-  const int64_t cached = record.predicted ? target.prediction.cached_tokens.value() : 0;
   const bool fresh =
       ledger_.Assign(request.id, {target.instance, static_cast<int32_t>(request.prompt_tokens.value()),
                                   static_cast<int32_t>(round.query.expected_output.value()),
-                                  static_cast<int32_t>(request.prompt_tokens.value() - cached), request.length_class});
+                                  static_cast<int32_t>(request.prompt_tokens.value() - round.cached), request.length_class});
   FT_CHECK(fresh);  // a request is assigned once at a time
+  if (policy_->needs() == PolicyNeeds::kLoads) prefixes_.Enter(target.instance, request, round.query.expected_output);
   Close(round);
   effects.Decided(record);
   effects.Dispatch(record.instance, request);
@@ -281,6 +296,7 @@ void SchedulerCore::OnEngineFailure(const RequestMeta& request, OutcomeReason re
     return;
   }
   SendCancel(was->instance, request.id, effects);
+  if (IsCrash(reason)) prefixes_.Clear(was->instance);
   if (IsDown(reason)) down_until_[was->instance.value()] = now + options_.down_backoff;
   Attempts* a = attempts_.Find(request.id.value());
   if (a == nullptr) {

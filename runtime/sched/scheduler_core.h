@@ -26,6 +26,7 @@
 #include "runtime/sched/eligibility.h"
 #include "runtime/sched/fan_out.h"
 #include "runtime/sched/policy.h"
+#include "runtime/sched/prefix_directory.h"
 #include "runtime/workload/length_estimator.h"
 
 namespace foretoken {
@@ -158,6 +159,7 @@ class SchedulerCore {
     bool enqueued = false;  // waits for an EnqueueReply
     uint64_t opened = 0;    // value of reservations_ then
     int chosen = -1;
+    int64_t cached = 0;  // prompt tokens expected in the chosen one's prefix cache
     double score = 0;
     double runner_up = 0;
     ScoreRule score_rule;
@@ -173,6 +175,7 @@ class SchedulerCore {
   void Begin(const RequestMeta& request, Instant now, int32_t attempt, const Attempts* attempts, SchedulerEffects& effects);
   // Fills targets_; exclusions_ says of every instance why it is none (kNone: down for the moment, or it failed this request).
   void FindTargets(const RequestMeta& request, const Attempts* attempts, Instant now);
+  void ListCandidates(const Round& round);
   void ExcludeUnusable();
   void Choose(Round& round, Instant now, SchedulerEffects& effects);
   void Commit(Round& round, Instant now, SchedulerEffects& effects);
@@ -189,6 +192,7 @@ class SchedulerCore {
   std::unique_ptr<Policy> policy_;
   Prng prng_;
   AssignmentLedger ledger_;
+  PrefixDirectory prefixes_;  // of policies that read loads and no predictions
   std::vector<Instant> down_until_;
   uint64_t reservations_ = 0;            // made and taken back by this SCHEDULER
   std::vector<uint64_t> reserved_last_;  // by instance: value of reservations_ when it was changed there

@@ -281,5 +281,40 @@ TEST(SchedulerCoreTest, RandomRepliesLossesAndFailuresKeepEveryRequestAccountedF
   }
 }
 
+// Policies that ask for no prediction see prefix hits all the same: who has the prompt gets the next one that shares it.
+TEST(SchedulerCoreTest, PoliciesWithoutPredictionsSeePrefixHits) {
+  for (const char* policy : {"prefix_weighted", "kv_router_cost", "cache_aware", "lmetric", "v0"}) {
+    for (uint64_t seed = 1; seed <= 20; ++seed) {
+      SCOPED_TRACE(std::string(policy) + ", seed " + std::to_string(seed));
+      SchedulerCore::Options o;
+      o.seed = seed;
+      Fixture f(policy, 8, o);
+      const auto ask = [&f](uint64_t id, uint64_t content) {
+        RequestMeta r = Request(id);
+        r.prompt_tokens = TokenCount(700);
+        r.segments = {{content, TokenCount(640)}, {PrivateContent(r.id), TokenCount(60)}};
+        f.core->OnSchedule(r, f.now, f.fx);
+        f.core->OnFinished(r.id, TokenCount(100));
+        return f.fx.dispatched.back().first;
+      };
+      const InstanceId first = ask(1, 1'000'000);
+      for (uint64_t id = 2; id <= 6; ++id) ask(id, 2'000'000 + id);
+      EXPECT_EQ(ask(7, 1'000'000), first);
+      // Its engine restarts under a request: the cache is gone, and with it the reason to go there.
+      RequestMeta lost = Request(8);
+      lost.prompt_tokens = TokenCount(700);
+      lost.segments = {{1'000'000, TokenCount(640)}, {PrivateContent(lost.id), TokenCount(60)}};
+      f.core->OnSchedule(lost, f.now, f.fx);
+      ASSERT_EQ(f.fx.dispatched.back().first, first);
+      f.core->OnEngineFailure(lost, OutcomeReason::kEngineRestarted, f.now, f.fx);
+      const InstanceId second = f.fx.dispatched.back().first;
+      EXPECT_NE(second, first);
+      f.core->OnFinished(lost.id, TokenCount(100));
+      f.now += Duration::Seconds(1);
+      EXPECT_EQ(ask(9, 1'000'000), second);
+    }
+  }
+}
+
 }  // namespace
 }  // namespace foretoken
