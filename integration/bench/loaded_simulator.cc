@@ -5,6 +5,7 @@
 
 #include "runtime/base/check.h"
 #include "runtime/predict/make_predictor.h"
+#include "runtime/predict/timeline.h"
 #include "runtime/workload/make_length_estimator.h"
 
 namespace foretoken {
@@ -167,7 +168,14 @@ Result<std::unique_ptr<SimulatorCore>> MakeLoadedSimulator(InstanceId instance, 
   profile.step_time = model;
   auto lengths = MakeLengthEstimator(LengthEstimatorKind::kSampled);
   if (!lengths.ok()) return lengths.error();
-  auto predictor = MakePredictor(load.predictor, profile, lengths->get());
+  Result<std::unique_ptr<Predictor>> predictor = Error{};
+  if (load.predictor == PredictorKind::kTimeline && !load.reuse) {
+    TimelineOptions options;
+    options.reuse = false;
+    predictor = std::unique_ptr<Predictor>(std::make_unique<TimelinePredictor>(profile, lengths->get(), options));
+  } else {
+    predictor = MakePredictor(load.predictor, profile, lengths->get());
+  }
   if (!predictor.ok()) return predictor.error();
   SimulatorCore::Options o;
   o.profile = profile;

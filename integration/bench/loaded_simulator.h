@@ -21,6 +21,7 @@ namespace foretoken {
 
 struct LoadOptions {
   PredictorKind predictor = PredictorKind::kTimeline;
+  bool reuse = true;     // timeline: keep the reach between predictions
   int32_t running = 32;  // per instance
   int32_t waiting = 16;  // at least
   uint64_t seed = 1;

@@ -296,11 +296,24 @@ Result<std::vector<PredictBenchRow>> RunPredictBench(const StepTimeModel& model,
   if (options.predictions < 1 || options.predictions_per_step < 1) {
     return Error{"bench predict: predictions and predictions per step must be >= 1"};
   }
+  const std::vector<Contender> all = Contenders();
+  for (const std::string& name : options.predictors) {
+    if (std::none_of(all.begin(), all.end(), [&](const Contender& c) { return c.name == name; }))
+      return Error{"bench predict: --predictor " + name +
+                   ": reference, pattern, pattern_reuse, timeline or timeline_externality"};
+  }
+  const auto wanted = [&options](const Contender& c) {
+    const bool named = options.predictors.empty() ||
+                       std::find(options.predictors.begin(), options.predictors.end(), c.name) != options.predictors.end();
+    return named && options.reuse.value_or(c.reuse) == c.reuse;
+  };
   std::vector<PredictBenchRow> rows;
   for (int32_t running : options.running) {
     for (int32_t waiting : options.waiting) {
       if (running < 1 || waiting < 0) return Error{"bench predict: running must be >= 1 and waiting >= 0"};
-      for (const Contender& c : Contenders()) rows.push_back(Measure(c, model, running, waiting, options));
+      for (const Contender& c : all) {
+        if (wanted(c)) rows.push_back(Measure(c, model, running, waiting, options));
+      }
     }
   }
   return rows;
@@ -328,15 +341,21 @@ PrefixIndexCost MeasurePrefixIndex(uint32_t instances, int64_t blocks_per_instan
   cost.blocks = index.size();
   cost.bytes = index.memory_bytes();
   Prng g(seed);
-  std::vector<double> ns;
+  std::vector<double> lookup, insert;
   std::vector<int32_t> held;
-  for (int i = 0; i < 200; ++i) {
+  for (int i = 0; i < 400; ++i) {
     conversation(g.Below(static_cast<uint64_t>(instances) * static_cast<uint64_t>(each)));
-    const auto start = Clock::now();
+    auto start = Clock::now();
     index.MatchAll(prefix, held);
-    ns.push_back(Since(start));
+    lookup.push_back(Since(start));
+    const auto at = static_cast<uint32_t>(g.Below(instances));
+    start = Clock::now();
+    index.Insert(at, prefix);
+    insert.push_back(Since(start));
   }
-  cost.lookup_ns_p50 = QuantileOf(ns, 0.5);
+  cost.lookup_ns_p50 = QuantileOf(lookup, 0.5);
+  cost.lookup_ns_p99 = QuantileOf(lookup, 0.99);
+  cost.insert_ns_p50 = QuantileOf(insert, 0.5);
   return cost;
 }
 

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -19,7 +20,9 @@ struct PredictBenchOptions {
   int32_t predictions = 2400;  // per row; the slow reference takes fewer
   // Two predictions per step: 100 predictions/s against the 50 steps/s of an 8B model.
   int32_t predictions_per_step = 2;
-  double disagreeing_steps = 0.1;  // share of steps in which a running request ends that nobody expected to
+  std::vector<std::string> predictors;  // rows by name; empty: all
+  std::optional<bool> reuse;            // rows with or without it; absent: both
+  double disagreeing_steps = 0.1;       // share of steps in which a running request ends that nobody expected to
 };
 
 struct PredictBenchRow {
@@ -45,7 +48,9 @@ Result<std::vector<PredictBenchRow>> RunPredictBench(const StepTimeModel& model,
 struct PrefixIndexCost {
   size_t blocks = 0;  // (block, instance) pairs held
   size_t bytes = 0;
-  double lookup_ns_p50 = 0;
+  double lookup_ns_p50 = 0;  // at all instances
+  double lookup_ns_p99 = 0;
+  double insert_ns_p50 = 0;  // at one, which lets go of as many
 };
 PrefixIndexCost MeasurePrefixIndex(uint32_t instances, int64_t blocks_per_instance, uint64_t seed);
 
