@@ -18,7 +18,7 @@ ROWS = [("reference", "off", "ReferencePredictor"), ("pattern", "off", "PatternP
         ("timeline_externality", "off", "TimelinePredictor"), ("timeline_externality", "on", "TimelinePredictor")]
 
 # A function's own instructions count for the first part that its name, or else its nearest named caller's, belongs to.
-PARTS = [("copying the engine", r"LoopedEngine::LoopedEngine|::Clone\("),
+PARTS = [("copying the engine", r"::Clone\(|::(\w+)::\1\(.*const&"),
          ("KV blocks and prefix cache", r"KvBlockPool|VllmCore::(Allocate|AllocateSteady|Lookup|CacheUpTo|HashUpTo|FreeBlocks|MakeFindable)|HashIndex|"
                                         r"BlockHasher|ExtendBlockHashes"),
          ("step time", r"LoopedEngine::DurationOf|StepTime|ReplayLaw|DecodeSegmentAt"),
