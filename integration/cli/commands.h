@@ -21,6 +21,7 @@ void AddBenchCommand(CLI::App& app, int& exit_code);
 void AddDeployCommand(CLI::App& app, int& exit_code);
 void AddEngineCommand(CLI::App& app, int& exit_code);
 void AddEvalCommand(CLI::App& app, int& exit_code);
+void AddGatewayCommand(CLI::App& app, int& exit_code);
 void AddLoadCommand(CLI::App& app, int& exit_code);
 void AddMirrorCommand(CLI::App& app, int& exit_code);
 void AddServeCommand(CLI::App& app, int& exit_code);

@@ -22,6 +22,7 @@ void AddCommands(CLI::App& app, int& exit_code) {
   AddDeployCommand(app, exit_code);
   AddEngineCommand(app, exit_code);
   AddEvalCommand(app, exit_code);
+  AddGatewayCommand(app, exit_code);
   AddLoadCommand(app, exit_code);
   AddMirrorCommand(app, exit_code);
   AddServeCommand(app, exit_code);

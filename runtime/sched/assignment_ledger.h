@@ -17,6 +17,9 @@ class AssignmentLedger {
  public:
   explicit AssignmentLedger(size_t instances) : loads_(instances) {}
 
+  // One that joins at run time, behind the others.
+  void AddInstance() { loads_.emplace_back(); }
+
   struct Assignment {
     InstanceId instance;
     int32_t prompt = 0;           // tokens

@@ -46,6 +46,15 @@ SchedulerCore::SchedulerCore(Options options, std::vector<InstanceInfo> instance
       down_until_(instances_.size()),
       reserved_last_(instances_.size()) {}
 
+InstanceId SchedulerCore::AddInstance(InstanceInfo info) {
+  const InstanceId id(static_cast<uint32_t>(instances_.size()));
+  info.facts.id = id;
+  instances_.push_back(std::move(info));
+  ledger_.AddInstance();
+  down_until_.emplace_back();
+  return id;
+}
+
 void SchedulerCore::OnSchedule(const RequestMeta& request, Instant now, SchedulerEffects& effects) {
   Begin(request, now, 0, nullptr, effects);
 }

@@ -10,6 +10,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "runtime/base/id_map.h"
@@ -141,6 +142,13 @@ class SchedulerCore {
 
   // Membership: only a serving instance takes anything new.
   void SetState(InstanceId instance, InstanceState state) { instances_[instance.value()].facts.state = state; }
+  // One that joins at run time; its id is the next index.
+  InstanceId AddInstance(InstanceInfo info);
+  // What it serves and what is known of its speed, when that is learnt only at run time.
+  void SetModels(InstanceId instance, std::vector<ModelId> models) {
+    instances_[instance.value()].facts.models = std::move(models);
+  }
+  void SetStepTime(InstanceId instance, StepTimeModel model) { instances_[instance.value()].step_time = std::move(model); }
 
   PolicyNeeds needs() const { return policy_->needs(); }
   const AssignmentLedger& ledger() const { return ledger_; }

@@ -1,0 +1,108 @@
+// Engine: one engine as the gateway knows it: where it is, whether it may be used, its idle connections and its share of the
+// counters. Not its load or speed: those are in the mirror (routing.h).
+#pragma once
+
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/ip/tcp.hpp>
+#include <boost/intrusive/list.hpp>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "integration/gateway/engine_health.h"
+#include "integration/gateway/engine_link.h"
+#include "runtime/base/ids.h"
+#include "runtime/base/result.h"
+
+namespace foretoken {
+
+// "http://host:port[/prefix][@rank]": rank, of a data-parallel engine behind that address, is sent as X-data-parallel-rank.
+struct EngineUrl {
+  std::string url;  // without the rank, no slash at the end
+  std::string host;
+  std::string port;
+  std::string prefix;  // "" or "/prefix"
+  std::optional<uint32_t> rank;
+
+  // Error: what is wrong with it.
+  static Result<EngineUrl> Parse(const std::string& text);
+  std::string authority() const { return host + ":" + port; }
+  std::string name() const { return rank ? url + "@" + std::to_string(*rank) : url; }
+};
+
+struct EngineCounters {
+  uint64_t requests = 0;  // sent to it, retries included
+  uint64_t finished = 0;
+  uint64_t failed = 0;  // died or answered 5xx
+  uint64_t cancelled = 0;
+  uint64_t answers_4xx = 0;
+  uint64_t connections = 0;
+  uint64_t stale_connections = 0;  // pooled ones that turned out to be closed
+};
+
+// Something that waits on an engine; the engine's list of them.
+struct EngineUse : boost::intrusive::list_base_hook<boost::intrusive::link_mode<boost::intrusive::auto_unlink>> {};
+
+class Engine final : public EngineLink::Pool {
+ public:
+  Engine(boost::asio::io_context& io, EngineUrl url, InstanceId id, EngineHealth::Options health)
+      : url(std::move(url)), id(id), health(health), io_(io) {}
+  ~Engine() override { CloseIdle(); }
+
+  EngineUrl url;
+  InstanceId id;
+  EngineHealth health;
+  EngineCounters counters;
+  std::vector<boost::asio::ip::tcp::endpoint> endpoints;  // of host and port; never empty once resolved
+  std::vector<std::string> models;                        // as /v1/models lists them
+  int64_t max_model_len = 0;                              // 0: not stated
+  bool models_known = false;
+  bool any_model = false;  // it has no /v1/models: it is asked for whatever is asked for
+  bool removed = false;    // no new requests
+  bool asked = false;      // a probe of it has ended
+  Instant last_byte;       // when anything came from it last
+  Instant next_probe;
+  bool probing = false;
+  boost::intrusive::list<EngineUse, boost::intrusive::constant_time_size<false>> uses;  // requests that wait on it
+
+  // An idle connection, or a new one that is not connected yet.
+  std::shared_ptr<EngineLink> Take(bool fresh) {
+    if (!fresh && !idle_.empty()) {
+      std::shared_ptr<EngineLink> link = std::move(idle_.back());
+      idle_.pop_back();
+      return link;
+    }
+    ++counters.connections;
+    return std::make_shared<EngineLink>(io_, *this);
+  }
+  void Give(std::shared_ptr<EngineLink> link, Instant now) {
+    link->Detach(now);
+    if (removed) return link->Close();
+    idle_.push_back(std::move(link));
+  }
+  void CloseIdleBefore(Instant limit) {
+    size_t n = 0;
+    while (n < idle_.size() && idle_[n]->idle_since() < limit) idle_[n++]->Close();
+    idle_.erase(idle_.begin(), idle_.begin() + static_cast<std::ptrdiff_t>(n));
+  }
+  void CloseIdle() {
+    for (const auto& link : idle_) {
+      link->Orphan();
+      link->Close();
+    }
+    idle_.clear();
+  }
+  size_t idle() const { return idle_.size(); }
+
+  void OnIdleClosed(EngineLink& link) override {
+    std::erase_if(idle_, [&](const std::shared_ptr<EngineLink>& l) { return l.get() == &link; });
+  }
+
+ private:
+  boost::asio::io_context& io_;
+  std::vector<std::shared_ptr<EngineLink>> idle_;  // the one used last is at the back
+};
+
+}  // namespace foretoken

@@ -1,0 +1,160 @@
+// Gateway: what all connections of one gateway share: its engines, the routing, the counters, the rules. It lives on one thread.
+#pragma once
+
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <boost/intrusive/list.hpp>
+#include <chrono>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "integration/gateway/engine.h"
+#include "integration/gateway/gateway_config.h"
+#include "integration/gateway/gateway_counters.h"
+#include "integration/gateway/http_head.h"
+#include "integration/gateway/retry_budget.h"
+#include "integration/gateway/routing.h"
+#include "integration/gateway/token_estimator.h"
+#include "runtime/base/result.h"
+
+namespace boost::asio::ssl {
+class context;
+}
+
+namespace foretoken {
+
+// On which of the gateway's addresses a connection came in.
+enum class GatewayDoor : uint8_t { kPublic, kMetrics, kAdmin };
+
+// A client connection, as the gateway sweeps over it.
+class Swept : public boost::intrusive::list_base_hook<boost::intrusive::link_mode<boost::intrusive::auto_unlink>> {
+ public:
+  virtual ~Swept() = default;
+  // Called several times a second: act on what is overdue.
+  virtual void Sweep(Instant now) = 0;
+  // The gateway ends: finish what is under way, then close; close at once when idle.
+  virtual void Drain() = 0;
+  virtual void Abort() = 0;
+};
+
+class Gateway {
+ public:
+  static Result<std::unique_ptr<Gateway>> Make(boost::asio::io_context& io, const GatewayConfig& config);
+  ~Gateway();
+
+  Instant Now() const {
+    return Instant::FromNanos(
+        std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now() - zero_).count() + kClockStart);
+  }
+  boost::asio::io_context& io() { return io_; }
+  const GatewayConfig& config() const { return config_; }
+  const HeadOptions& head_options() const { return head_options_; }
+  Routing& routing() { return *routing_; }
+  TokenEstimator& tokens() { return tokens_; }
+  RetryBudget& retry_budget() { return retry_budget_; }
+  GatewayCounters& counters() { return counters_; }
+  boost::asio::ssl::context* tls() { return tls_.get(); }
+
+  // ---- Engines.
+  Engine& engine(InstanceId id) { return *engines_[id.value()]; }
+  const std::vector<std::unique_ptr<Engine>>& engines() const { return engines_; }
+  // Error: malformed or known already.
+  Result<InstanceId> AddEngine(const std::string& url);
+  // False: no such engine. Requests under way there finish.
+  bool RemoveEngine(const std::string& url);
+  void SetModels(Engine& engine, std::vector<std::string> models, int64_t max_model_len);
+  void SetAnyModel(Engine& engine);
+  // Something was seen of an engine; keeps the candidates in step.
+  void OnTrouble(Engine& engine, EngineTrouble trouble, Instant now);
+  void OnGoodAnswer(Engine& engine);
+  void OnProbeOk(Engine& engine, Instant now);
+  // Engines come and go from the candidates as their back-off runs; before every decision.
+  void RefreshCandidates(Instant now);
+  bool AllAsked() const;  // every engine has said what it serves, or cannot be reached
+
+  struct ModelLookup {
+    bool known = false;
+    ModelId id;
+  };
+  ModelLookup FindModel(const std::string& name);
+  // Names and the first engine that serves each, in order of their first being seen.
+  const std::vector<std::string>& model_names() const { return model_names_; }
+  bool HasLiveEngine() const;
+
+  // ---- Connections and requests.
+  void Add(Swept& connection) {
+    connections_.push_back(connection);
+    ++open_connections_;
+  }
+  // Any time, also while the gateway goes through them.
+  void Remove(Swept& connection) {
+    if (cursor_ != connections_.end() && &*cursor_ == &connection) ++cursor_;
+    connection.unlink();
+    --open_connections_;
+  }
+  size_t open_connections() const { return open_connections_; }
+  RequestId NextRequestId() { return RequestId(next_request_++); }
+  std::string NewRequestName();
+  bool KeyIsValid(std::string_view authorization) const;
+  bool draining() const { return draining_; }
+  void BeginDrain();
+  void AbortAll();
+
+  // A place among max_concurrent_requests: now (true), later (`ready` is called), or none (false and not queued).
+  enum class Place : uint8_t { kNow, kLater, kNone };
+  using Waiter = std::function<void()>;
+  Place TakePlace(const std::shared_ptr<Waiter>& waiter);
+  void GivePlace();
+  bool ReserveBytes(uint64_t n) {
+    if (buffered_ + n > config_.max_buffered_bytes) return false;
+    buffered_ += n;
+    return true;
+  }
+  void ReleaseBytes(uint64_t n) { buffered_ -= n; }
+
+  void Sweep();
+  std::string MetricsText();
+
+ private:
+  Gateway(boost::asio::io_context& io, const GatewayConfig& config);
+  template <class Visit>
+  void ForEachConnection(Visit visit) {
+    for (cursor_ = connections_.begin(); cursor_ != connections_.end();) visit(*cursor_++);
+  }
+  void ProbeDue(Instant now);
+  void CheckProgress(Engine& engine, Instant now);
+
+  static constexpr int64_t kClockStart = 1'000'000'000'000;  // far from 0, so that "never" is long ago
+  boost::asio::io_context& io_;
+  GatewayConfig config_;
+  HeadOptions head_options_;
+  std::chrono::steady_clock::time_point zero_ = std::chrono::steady_clock::now();
+  std::unique_ptr<boost::asio::ssl::context> tls_;
+  std::unique_ptr<Routing> routing_;
+  TokenEstimator tokens_;
+  RetryBudget retry_budget_;
+  GatewayCounters counters_;
+  std::vector<std::unique_ptr<Engine>> engines_;  // by InstanceId; removed ones stay
+  std::map<std::string, ModelId, std::less<>> models_;
+  std::vector<std::string> model_names_;
+  using Connections = boost::intrusive::list<Swept, boost::intrusive::constant_time_size<false>>;
+  Connections connections_;
+  Connections::iterator cursor_ = connections_.end();  // the one to be looked at next
+  size_t open_connections_ = 0;
+  uint64_t next_request_ = 1;
+  uint64_t name_seed_;
+  size_t running_ = 0;  // places taken
+  std::deque<std::weak_ptr<Waiter>> queue_;
+  uint64_t buffered_ = 0;
+  bool draining_ = false;
+};
+
+}  // namespace foretoken

@@ -1,0 +1,61 @@
+// GatewayCounters: what a gateway counts, and the distributions that it keeps; shown as Prometheus text by gateway_metrics.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+
+#include "runtime/base/units.h"
+
+namespace foretoken {
+
+// A histogram over fixed bounds: 100 us, doubling, up to 52 s and beyond.
+class LatencyHistogram {
+ public:
+  static constexpr size_t kBounds = 20;
+  static constexpr double Bound(size_t i) { return 1e-4 * static_cast<double>(uint64_t{1} << i); }
+
+  void Add(Duration d) {
+    size_t i = 0;
+    const double s = d.seconds();
+    while (i < kBounds && s > Bound(i)) ++i;
+    ++counts_[i];
+    sum_ += s;
+    ++count_;
+  }
+  uint64_t at(size_t i) const { return counts_[i]; }  // i == kBounds: beyond all
+  uint64_t count() const { return count_; }
+  double sum() const { return sum_; }
+
+ private:
+  std::array<uint64_t, kBounds + 1> counts_{};
+  uint64_t count_ = 0;
+  double sum_ = 0;
+};
+
+struct GatewayCounters {
+  uint64_t requests = 0;        // that reached routing
+  uint64_t finished = 0;        // answered in full, 2xx
+  uint64_t failed = 0;          // for want of an engine, or under a dying one
+  uint64_t cancelled = 0;       // the client left
+  uint64_t refused = 0;         // 4xx by the gateway itself
+  uint64_t shed = 0;            // by admission
+  uint64_t retried = 0;         // sent again, to another engine
+  uint64_t retries_denied = 0;  // by the budget
+  uint64_t cut_streams = 0;     // ended by an error event
+  uint64_t timed_out = 0;
+  uint64_t slow_clients = 0;  // closed for sending or taking too slowly
+  uint64_t connections = 0;
+  uint64_t connections_refused = 0;
+  uint64_t output_chunks = 0;
+  uint64_t output_tokens = 0;    // as engines report them
+  LatencyHistogram ttft;         // request read to first output
+  LatencyHistogram inter_token;  // between two pieces of output of a stream
+  LatencyHistogram e2e;
+  LatencyHistogram decision;  // time that a decision took
+  // Prediction against what came, of requests that ended well: sum of |predicted/actual - 1|, and of its signed form.
+  uint64_t judged = 0;
+  double ttft_ape = 0, ttft_bias = 0, e2e_ape = 0, e2e_bias = 0;
+};
+
+}  // namespace foretoken

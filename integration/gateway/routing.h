@@ -1,0 +1,88 @@
+// Routing: the gateway's decisions, without I/O: the SCHEDULER's core and one mirror per engine, called directly on the gateway's
+// thread (docs/gateway.md). A decision asks every usable engine's mirror, scores, reserves at the winner, and is done when
+// the call returns.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "integration/engines/openai/engine_mirror.h"
+#include "runtime/base/ids.h"
+#include "runtime/base/result.h"
+#include "runtime/base/units.h"
+#include "runtime/model/prediction.h"
+#include "runtime/model/request.h"
+#include "runtime/sched/scheduler_core.h"
+#include "runtime/workload/length_estimator.h"
+
+namespace foretoken {
+
+class Routing final : private SchedulerEffects {
+ public:
+  struct Options {
+    std::string policy = "auto";
+    Slo slo;
+    uint64_t seed = 1;
+    double shed_above = 0;  // > 0: refuse when every engine's P(SLO violation) is above it
+    int32_t shed_priority = 0;
+  };
+  // Where a request goes, or why nowhere.
+  struct Choice {
+    bool placed = false;
+    InstanceId instance;
+    OutcomeReason reason = OutcomeReason::kNone;
+    std::optional<Prediction> prediction;  // the winner's, when the policy asks for predictions
+    double score = 0;
+  };
+
+  static Result<std::unique_ptr<Routing>> Make(Options options);
+  ~Routing() override;
+
+  InstanceId AddEngine(const std::string& name);
+  void SetUsable(InstanceId engine, bool usable);
+  void SetModels(InstanceId engine, std::vector<ModelId> models);
+  EngineMirror& mirror(InstanceId engine) { return *mirrors_[engine.value()]; }
+  size_t engines() const { return mirrors_.size(); }
+
+  // `request` stays valid until its end.
+  Choice Decide(const RequestMeta& request, Instant now);
+  // It failed where it was: its reservation is released and it is decided again, elsewhere, by new predictions.
+  Choice DecideAgain(const RequestMeta& request, OutcomeReason reason, Instant now);
+
+  // The request's bytes have gone to the engine. streaming: its tokens will be seen.
+  void OnSent(const RequestMeta& request, InstanceId engine, bool streaming, Instant now);
+  // `chunks` pieces of output came.
+  void OnOutput(RequestId request, InstanceId engine, int32_t chunks, bool first, Instant now);
+  // It ended well. `output`: of the engine's own count, or estimated.
+  void OnFinished(RequestId request, InstanceId engine, TokenCount output, Instant now);
+  // The client has gone, or the request failed for good.
+  void OnCancelled(RequestId request, InstanceId engine, Instant now);
+
+  const SchedulerCounters& counters() const { return scheduler_->counters(); }
+  int32_t outstanding(InstanceId engine) const { return scheduler_->ledger().load(engine).requests; }
+  bool predicts() const { return scheduler_ == nullptr || scheduler_->needs() >= PolicyNeeds::kPredictions; }
+
+ private:
+  explicit Routing(Options options);
+
+  void SendPredict(DecisionId decision, std::span<const InstanceId> targets, const PredictQuery& query) override;
+  void SendEnqueue(const EnqueueOrder& order) override;
+  void SendCancel(InstanceId instance, RequestId request) override;
+  void Dispatch(InstanceId instance, const RequestMeta& request) override;
+  void Reject(RequestId request, OutcomeReason reason) override;
+  void Decided(const DecisionRecord& record) override;
+  void ArmDeadline(DecisionId, Instant) override {}  // every answer comes before the call returns
+
+  Options options_;
+  std::unique_ptr<LengthEstimator> lengths_;
+  std::unique_ptr<SchedulerCore> scheduler_;  // made with the first engine
+  std::vector<std::unique_ptr<EngineMirror>> mirrors_;
+  Instant now_;    // of the call in progress
+  Choice choice_;  // of the call in progress
+};
+
+}  // namespace foretoken
