@@ -126,6 +126,11 @@ bool ClientSession::StepHead() {
   }
   begin_ += consumed;
   head_seen_ = 0;
+  return OnHead();
+}
+
+// The head is there: is its body wanted? True: there may be more to do.
+bool ClientSession::OnHead() {
   if (head_.request_id.empty()) {
     head_.request_id = gateway_.NewRequestName();
     head_.made_request_id = true;

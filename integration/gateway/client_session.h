@@ -46,7 +46,7 @@ class ClientSession final : public Swept, public AnswerSink, public std::enable_
   void Process();
   bool StepHead();
   bool StepBody();
-  bool ReadRest(bool& done);
+  bool OnHead();
   bool TakeBody(const char* data, size_t size);
   void Handle();
   void HandleWorkers();

@@ -371,9 +371,10 @@ void Exchange::Complete() {
       if (sequences_ == 1)
         gateway_.tokens().Learn(meta_.model, text_class_, prompt_bytes_, prompt_parts_, usage_->prompt_tokens);
     }
-    const int64_t output = usage_ ? usage_->completion_tokens : chunks_;
+    const double per_chunk = routing.mirror(engine_->id).tokens_per_chunk();
+    const int64_t output = usage_ ? usage_->completion_tokens : std::llround(static_cast<double>(chunks_) * per_chunk);
     Judge(now);
-    routing.OnFinished(meta_.id, engine_->id, TokenCount(std::max<int64_t>(1, output / sequences_)), now);
+    routing.OnFinished(meta_.id, engine_->id, TokenCount(std::max<int64_t>(1, output / sequences_)), usage_.has_value(), now);
     gateway_.OnGoodAnswer(*engine_);
   } else {
     if (response_.status < 500) {
@@ -457,13 +458,9 @@ void Exchange::GiveUp(Failure failure) {
     case Failure::kCrashed:
       return Refuse({502, "The engine " + name + " ended before it had answered.", "server_error", "", "engine_died", {}});
     case Failure::kServerError:
-      return Refuse(
-          {502,
-           "The engine " + name + " answered " + std::to_string(response_.status) + " and no other could take the request.",
-           "server_error",
-           "",
-           "engine_error",
-           {}});
+      return Refuse(Unavailable(
+          "The engine " + name + " answered " + std::to_string(response_.status) + " and no other could take the request.",
+          "engine_error"));
     case Failure::kHung: return Refuse({504, "The engine " + name + " does not answer.", "server_error", "", "engine_hung", 1});
   }
 }

@@ -153,7 +153,20 @@ void Gateway::OnGoodAnswer(Engine& engine) {
 }
 
 void Gateway::OnProbeOk(Engine& engine, Instant now) {
-  if (engine.health.OnProbeOk(now)) std::fprintf(stderr, "foretoken gateway: %s is back\n", engine.url.name().c_str());
+  if (!engine.health.OnProbeOk(now)) return;
+  std::fprintf(stderr, "foretoken gateway: %s is back\n", engine.url.name().c_str());
+  routing_->OnRestart(engine.id, now);  // unreachable or crashed: another start of it, which holds nothing
+  AskLimits(engine);
+}
+
+// How large its KV cache is, where it says so.
+void Gateway::AskLimits(Engine& engine) {
+  Engine* e = &engine;
+  EngineProbe::Run(io_, engine, "/metrics", config_.dead_after, [this, e](const ProbeAnswer& a) {
+    if (a.status != 200) return;
+    const EngineMetrics m = ReadMetrics(a.body);
+    routing_->mirror(e->id).SetLimits(e->max_model_len, m.kv_blocks.value_or(0), m.block_tokens.value_or(0), Now());
+  });
 }
 
 void Gateway::RefreshCandidates(Instant now) {

@@ -130,6 +130,7 @@ class Gateway {
     for (cursor_ = connections_.begin(); cursor_ != connections_.end();) visit(*cursor_++);
   }
   void ProbeDue(Instant now);
+  void AskLimits(Engine& engine);
   void CheckProgress(Engine& engine, Instant now);
 
   static constexpr int64_t kClockStart = 1'000'000'000'000;  // far from 0, so that "never" is long ago

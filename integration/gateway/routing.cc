@@ -23,12 +23,13 @@ Routing::~Routing() = default;
 
 InstanceId Routing::AddEngine(const std::string& name) {
   const InstanceId id(static_cast<uint32_t>(mirrors_.size()));
-  auto mirror = std::make_unique<EngineMirror>(EngineMirror::Options{id, options_.slo});
+  auto mirror = std::make_unique<EngineMirror>(EngineMirror::Options{id, options_.slo, SourceId(1)});
   SchedulerCore::InstanceInfo info;
   info.step_time = mirror->step_time();
   info.facts.id = id;
   info.facts.name = name;
   mirrors_.push_back(std::move(mirror));
+  laws_known_.push_back(0);
   if (scheduler_ != nullptr) {
     FT_CHECK(scheduler_->AddInstance(std::move(info)) == id);
     return id;
@@ -110,9 +111,14 @@ void Routing::OnOutput(RequestId request, InstanceId engine, int32_t chunks, boo
   mirrors_[engine.value()]->OnOutput(request, chunks, now);
 }
 
-void Routing::OnFinished(RequestId request, InstanceId engine, TokenCount output, Instant now) {
+void Routing::OnFinished(RequestId request, InstanceId engine, TokenCount output, bool exact, Instant now) {
   scheduler_->OnFinished(request, output);
-  mirrors_[engine.value()]->OnFinished(request, output, now);
+  EngineMirror& mirror = *mirrors_[engine.value()];
+  mirror.OnFinished(request, output, exact, now);
+  uint64_t& known = laws_known_[engine.value()];
+  if (known == mirror.counters().rescaled) return;
+  known = mirror.counters().rescaled;
+  scheduler_->SetStepTime(engine, mirror.step_time());
 }
 
 void Routing::OnCancelled(RequestId request, InstanceId, Instant now) {

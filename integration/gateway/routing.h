@@ -45,6 +45,8 @@ class Routing final : private SchedulerEffects {
   InstanceId AddEngine(const std::string& name);
   void SetUsable(InstanceId engine, bool usable);
   void SetModels(InstanceId engine, std::vector<ModelId> models);
+  // It was started anew: what it held is gone.
+  void OnRestart(InstanceId engine, Instant now) { mirrors_[engine.value()]->OnRestart(now); }
   EngineMirror& mirror(InstanceId engine) { return *mirrors_[engine.value()]; }
   size_t engines() const { return mirrors_.size(); }
 
@@ -57,8 +59,8 @@ class Routing final : private SchedulerEffects {
   void OnSent(const RequestMeta& request, InstanceId engine, bool streaming, Instant now);
   // `chunks` pieces of output came.
   void OnOutput(RequestId request, InstanceId engine, int32_t chunks, bool first, Instant now);
-  // It ended well. `output`: of the engine's own count, or estimated.
-  void OnFinished(RequestId request, InstanceId engine, TokenCount output, Instant now);
+  // It ended well. exact: `output` is the engine's own count, not an estimate.
+  void OnFinished(RequestId request, InstanceId engine, TokenCount output, bool exact, Instant now);
   // The client has gone, or the request failed for good.
   void OnCancelled(RequestId request, InstanceId engine, Instant now);
 
@@ -81,8 +83,9 @@ class Routing final : private SchedulerEffects {
   std::unique_ptr<LengthEstimator> lengths_;
   std::unique_ptr<SchedulerCore> scheduler_;  // made with the first engine
   std::vector<std::unique_ptr<EngineMirror>> mirrors_;
-  Instant now_;    // of the call in progress
-  Choice choice_;  // of the call in progress
+  std::vector<uint64_t> laws_known_;  // per engine: how often its law had moved when the scheduler was told
+  Instant now_;                       // of the call in progress
+  Choice choice_;                     // of the call in progress
 };
 
 }  // namespace foretoken
