@@ -1,7 +1,7 @@
 // Does a predictor keep up? Decisions arrive by themselves (open loop, at so many a second per instance, alone or in bursts), each
 // asks every candidate and reserves at the best, while every instance's steps come at 50 a second. What a decision takes is measured
-// on one core; when it starts follows from that and from the arrivals: one server, in order of arrival. So waiting is told from
-// computing, and a run takes no longer than its decisions.
+// as processor time of one core; when it starts follows from that and from the arrivals: one server, in order of arrival. So waiting
+// is told from computing, and a run takes no longer than its decisions.
 #pragma once
 
 #include <cstdint>
