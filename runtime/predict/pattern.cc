@@ -37,8 +37,12 @@ void PatternPredictor::OnEnqueue(const Reservation& r, Instant now) {
   k.expected = static_cast<int32_t>(std::clamp<int64_t>(r.expected_output, 1, 1 << 30));
   const PrefixEstimator::Request prefix{r.request, k.prompt, k.expected, &r.segments};
   k.cached = prefixes_.ExpectedCached(prefix);
-  if (!known_.Insert(r.request.value(), k)) return;
-  known_.Find(r.request.value())->forecast = errors_.ForecastOf(r.request, k.expected, now);
+  const bool fresh = known_.Insert(r.request.value(), k);
+  // Steps may have told of it before its order came: what was expected of it counts from the next snapshot on.
+  Forecast& forecast = known_.Find(r.request.value())->forecast;
+  forecast = errors_.ForecastOf(r.request, k.expected, now);
+  forecast.first_token_came = !fresh;
+  if (!fresh) return;
   prefixes_.Enter(prefix);
   ++waiting_;
   waiting_tokens_ += k.prompt - k.cached;

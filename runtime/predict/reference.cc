@@ -216,13 +216,13 @@ void ReferencePredictor::OnStep(const BatchTrace& trace) {
     known->ended = true;
     // It ended before the mirror would have it.
     const bool early = f.output_tokens < known->before + known->request.output_tokens;
-    if (early || f.reason == FinishReason::kAborted) engine_->Abort(f.request, trace.end());
+    if (early || f.reason == FinishReason::kAborted) engine_->Abort(f.request, std::max(trace.end(), ran_to_));
   }
   for (RequestId id : trace.cancelled) {
     Known* known = known_.Find(id.value());
     if (known == nullptr) continue;
     known->ended = true;
-    engine_->Abort(id, trace.end());
+    engine_->Abort(id, std::max(trace.end(), ran_to_));
   }
   CountTokens(trace);
   running_ = trace.running;

@@ -174,7 +174,19 @@ void TimelinePredictor::Remove(Slot slot) {
 }
 
 void TimelinePredictor::OnEnqueue(const Reservation& reservation, Instant now) {
-  if (slots_.Find(reservation.request.value()) != nullptr) return;
+  if (const uint32_t* found = slots_.Find(reservation.request.value())) {
+    // Steps told of it before its order came: what was expected of it counts when it is passed, and from the next snapshot on.
+    const MirrorRequest m = FromReservation(reservation, now);
+    MirrorRequest& r = requests_[*found];
+    r.quantile = m.quantile;
+    r.length_class = m.length_class;
+    r.max_tokens = m.max_tokens;
+    r.hint = m.hint;
+    r.expected = m.expected;
+    r.priority = m.priority;
+    r.slo = m.slo;
+    return;
+  }
   if (!follows_steps_) AdvanceTo(now);
   MirrorRequest m = FromReservation(reservation, now);
   NotePrediction(reservation, now, m);
