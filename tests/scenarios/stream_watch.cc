@@ -104,7 +104,6 @@ void MirrorWatch::OnEnqueue(const Reservation& reservation, Instant now) {
   for (const Reserved& r : reserved_)
     verdict_->Expect(!(r.reservation.request == reservation.request), name_ + ": reserved twice for one request");
   reserved_.push_back({reservation, now});
-  confirmed_.erase(reservation.request.value());
   inner_->OnEnqueue(reservation, now);
   if (fresh_) fresh_->OnEnqueue(reservation, now);
 }
@@ -180,7 +179,9 @@ void MirrorWatch::OnSnapshot(const Snapshot& snapshot, Instant as_of, const std:
     stream_->OnApplied(
         [&](const StreamBody& b) {
           const Snapshot* s = std::get_if<Snapshot>(&b);
-          return s != nullptr && (level_ != SyncLevel::kFull ? s->last_seq == snapshot.last_seq : stream_->Same(*s, snapshot));
+          return s != nullptr &&
+                 (level_ != SyncLevel::kFull ? s->last_seq == snapshot.last_seq && stream_->Same(s->as_of, snapshot.as_of)
+                                             : stream_->Same(*s, snapshot));
         },
         true);
     last_snapshot_ = snapshot;
