@@ -32,6 +32,16 @@ std::vector<std::string> ConfigFiles::Folders(const ConfigNode& node) const {
   return folders;
 }
 
+bool ConfigFiles::Absent(const ConfigNode& node) const {
+  if (node.kind != ConfigNode::Kind::kScalar || node.scalar.empty() || node.scalar.find('\0') != std::string::npos)
+    return false;
+  const std::vector<std::string> folders = Folders(node);
+  std::error_code error;
+  return std::none_of(folders.begin(), folders.end(), [&](const std::string& folder) {
+    return std::filesystem::is_regular_file(Join(folder, node.scalar), error);
+  });
+}
+
 std::string ConfigFiles::Find(const ConfigNode& node, const std::string& path, ConfigErrorSink& sink) const {
   if (node.kind != ConfigNode::Kind::kScalar || node.scalar.empty() || node.scalar.find('\0') != std::string::npos) {
     sink.Add(node, path, "must be the path of a file");

@@ -172,7 +172,9 @@ class EngineReader {
     map_.Time("host_overhead", {Duration(), Duration::Seconds(1)}, engine_.step_time.host_overhead);
     if (emulated_) {
       map_.Real("step_noise", {0, 1}, engine_.step_noise);
+      ReadSlowdown();
     } else {
+      map_.Refuse("slowdown", "only an emulated engine has it; a real one is as slow as it is");
       map_.Refuse("step_noise", "only an emulated engine has it; a real one brings its own");
     }
     map_.Time("ttft_offset", {Duration(), Duration::Seconds(10)}, engine_.ttft_offset);
@@ -193,6 +195,18 @@ class EngineReader {
     }
     if (engine_.step_time.law == nullptr) engine_.step_time.law = std::make_shared<const AffineStepTime>(kUnknownEngine);
     map_.Real("step_factor", {0, 100, true}, engine_.step_time.factor);
+  }
+
+  // `slowdown: { after_steps: 3000, factor: 2 }`.
+  void ReadSlowdown() {
+    const ConfigNode* node = map_.Find("slowdown");
+    if (node == nullptr) return;
+    ConfigMap map(*node, map_.PathOf("slowdown"), map_.sink());
+    map.Require("after_steps");
+    map.Int("after_steps", {0}, engine_.slow_from_step);
+    map.Require("factor");
+    map.Real("factor", {0, 1'000, true}, engine_.slow_factor);
+    map.Finish();
   }
 
   void ReadGraphSizes() {

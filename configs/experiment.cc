@@ -126,6 +126,7 @@ class ExperimentReader {
     root_.Real("drain_share", {0, 0.9}, out_.drain_share);
     if (out_.warmup_share + out_.drain_share >= 1)
       root_.Fault("drain_share", "with warmup_share it must leave requests to count");
+    root_.Real("truth_sample", {0, 1}, out_.truth_sample);
     root_.Int("smoke_limit", {1, 1'000'000}, out_.smoke_limit);
   }
 

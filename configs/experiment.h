@@ -35,6 +35,7 @@ struct Experiment {
   size_t limit = 0;         // requests per run; 0: all of the workload
   double warmup_share = 0;  // of the requests at each end, simulated but not counted
   double drain_share = 0;
+  double truth_sample = 0;   // share of decisions compared with the truth by forking the engines; 0: none
   size_t smoke_limit = 200;  // requests per run of --smoke, which takes one seed
 
   // Runs of the whole grid.

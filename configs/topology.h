@@ -33,10 +33,12 @@ enum class EngineAdapter : uint8_t { kEmulated, kVllm, kOpenai, kLlama };
 struct EngineSpec {
   std::string name;
   EngineAdapter adapter = EngineAdapter::kEmulated;
-  std::string behaviour;              // "vllm-0.32", "sglang": whose scheduling rules
-  EngineConfig limits;                // with the version's rules applied; num_gpu_blocks includes vLLM's null block
-  StepTimeModel step_time;            // emulated: the truth; else what is believed
-  double step_noise = 0;              // StepNoise::sigma of the truth; predictors never see it
+  std::string behaviour;                   // "vllm-0.32", "sglang": whose scheduling rules
+  EngineConfig limits;                     // with the version's rules applied; num_gpu_blocks includes vLLM's null block
+  StepTimeModel step_time;                 // emulated: the truth; else what is believed
+  double step_noise = 0;                   // StepNoise::sigma of the truth; predictors never see it
+  uint64_t slow_from_step = ~uint64_t{0};  // the truth turns slow from this step on, by slow_factor; predictors never see it
+  double slow_factor = 1;
   StepTimeModel predictor_step_time;  // what the predictors and the policies hold
   Duration ttft_offset;               // front-end time outside the engine, added to TTFT and E2E of predictions
   std::string step_table;             // as written in the file; empty: an inline law
@@ -62,6 +64,9 @@ struct PredictorSpec {
   LengthEstimatorKind length_estimator = LengthEstimatorKind::kSampled;
   bool expected_arrivals = true;
   bool calibrate = true;
+  // Of virtual runs only: what is added to every prediction's times (PredictionFault in runtime/eval/virtual_host.h).
+  double inject_error = 0;
+  double inject_bias = 0;
   bool demote = false;  // fall back to a simpler predictor while an instance's error is out of bounds
 };
 

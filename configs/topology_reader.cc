@@ -49,6 +49,8 @@ void ReadPredictor(ConfigMap& root, PredictorSpec& out, double& step_factor) {
   map.Bool("calibrate", out.calibrate);
   map.Bool("demote", out.demote);
   map.Real("step_factor", {0, 100, true}, step_factor);
+  map.Real("inject_error", {0, 10}, out.inject_error);
+  map.Real("inject_bias", {-1, 100, true}, out.inject_bias);
   map.Finish();
 }
 
@@ -58,9 +60,20 @@ void ReadWeights(ConfigMap& parent, PolicyWeights& out) {
   ConfigMap map(*node, parent.PathOf("weights"), parent.sink());
   map.Real("slo_latency", {0, 1e6}, out.slo_latency_weight);
   map.Time("slo_ttft_guard", kAnyTime, out.slo_ttft_guard);
-  map.Real("auto_stress", {0, 1}, out.auto_stress);
+  map.Real("auto_tail", {0, 1e6}, out.auto_tail);
   map.Real("hybrid_load", {0, 1e6}, out.hybrid_load_weight);
   map.Real("hybrid_prefill", {0, 1e6}, out.hybrid_prefill_weight);
+  const std::pair<std::string_view, double*> simple[] = {{"prefix_queue", &out.prefix_queue},
+                                                         {"prefix_kv", &out.prefix_kv},
+                                                         {"prefix_missing", &out.prefix_missing},
+                                                         {"kv_router_prefill", &out.kv_router_prefill},
+                                                         {"lmetricw_output", &out.lmetricw_output},
+                                                         {"lwl_output", &out.lwl_output},
+                                                         {"v0_steps", &out.v0_steps},
+                                                         {"affinity_bound", &out.affinity_bound},
+                                                         {"cache_gap", &out.cache_gap},
+                                                         {"cache_ratio", &out.cache_ratio}};
+  for (const auto& [key, value] : simple) map.Real(key, {0, 1e6}, *value);
   map.Finish();
 }
 

@@ -147,6 +147,64 @@ SynthProfile ReadSynthetic(ConfigMap& root) {
   return profile;
 }
 
+enum class WorkloadKind { kTrace, kSynthetic, kSequence };
+constexpr std::pair<std::string_view, WorkloadKind> kKinds[] = {
+    {"trace", WorkloadKind::kTrace}, {"synthetic", WorkloadKind::kSynthetic}, {"sequence", WorkloadKind::kSequence}};
+
+// `part: { from: 0.5, to: 1, rotate: true, copies: 2 }`.
+void ReadShape(ConfigMap& root, TraceShape& out) {
+  const ConfigNode* node = root.Find("part");
+  if (node == nullptr) return;
+  ConfigMap map(*node, root.PathOf("part"), root.sink());
+  map.Real("from", kShare, out.from);
+  map.Real("to", kShare, out.to);
+  if (out.to <= out.from) map.Fault(map.Has("to") ? "to" : "from", "from must be < to");
+  map.Bool("rotate", out.rotate);
+  map.Int("copies", {1, 1'000}, out.copies);
+  map.Finish();
+}
+
+void ReadTrace(ConfigMap& root, const ConfigFiles& files, WorkloadSpec& out) {
+  if (const ConfigNode* node = root.Find("stand_in"); node != nullptr) {
+    out.stand_in = files.Find(*node, "stand_in", root.sink());
+    if (!out.stand_in.empty() && !LoadWorkloadFile(out.stand_in).ok())
+      root.Fault("stand_in", "is no workload by itself: foretoken validate it");
+  }
+  if (const ConfigNode* file = root.Require("file"); file != nullptr) {
+    out.absent = !out.stand_in.empty() && files.Absent(*file);
+    out.trace_file = out.absent ? file->scalar : files.Find(*file, "file", root.sink());
+  }
+  root.Int("limit", {1, 1'000'000'000}, out.limit);
+  ReadShape(root, out.shape);
+}
+
+void ReadSequence(ConfigMap& root, const ConfigFiles& files, WorkloadSpec& out) {
+  root.Require("parts");
+  for (const ConfigItem& item : ReadList(root, "parts")) {
+    const std::string path = files.Find(*item.node, item.path, root.sink());
+    if (path.empty()) continue;
+    const ConfigResult<WorkloadSpec> part = LoadWorkloadFile(path);
+    if (!part.ok()) {
+      root.sink().Add(*item.node, item.path, part.errors().ToString());
+    } else if (!part->parts.empty() || part->closed_loop) {
+      root.sink().Add(*item.node, item.path, "a part must be a trace or a synthetic workload in open loop");
+    }
+    out.parts.push_back(path);
+  }
+  if (root.Has("parts") && out.parts.empty()) root.Fault("parts", "must list at least one workload");
+}
+
+void ReadClosedLoop(ConfigMap& root, WorkloadSpec& out) {
+  const ConfigNode* node = root.Find("closed_loop");
+  if (node == nullptr) return;
+  ConfigMap map(*node, root.PathOf("closed_loop"), root.sink());
+  out.closed_loop = ClosedLoop{};
+  map.Require("users");
+  map.Int("users", {1, 1'000'000}, out.closed_loop->users);
+  map.Time("think_mean", kAnyTime, out.closed_loop->think_mean);
+  map.Finish();
+}
+
 }  // namespace
 
 ConfigResult<WorkloadSpec> ParseWorkload(std::string_view text, std::string_view file_name,
@@ -160,19 +218,19 @@ ConfigResult<WorkloadSpec> ParseWorkload(std::string_view text, std::string_view
   root.Int("version", {1, 1}, version);
   root.Require("name");
   root.Text("name", workload.name);
-  constexpr std::pair<std::string_view, bool> kKinds[] = {{"trace", false}, {"synthetic", true}};
-  bool synthetic = true;
+  WorkloadKind kind = WorkloadKind::kSynthetic;
   root.Require("kind");
-  const bool known = root.Enum<bool>("kind", kKinds, synthetic);
+  const bool known = root.Enum<WorkloadKind>("kind", kKinds, kind);
   root.Real("rate_scale", {0, 1e6, true}, workload.rate_scale);
-  if (known && synthetic) {
+  if (known && kind == WorkloadKind::kSynthetic) {
     workload.synthetic = ReadSynthetic(root);
     workload.synthetic->name = workload.name;
+  } else if (known && kind == WorkloadKind::kTrace) {
+    ReadTrace(root, ConfigFiles(base_dir), workload);
   } else if (known) {
-    if (const ConfigNode* file = root.Require("file"); file != nullptr)
-      workload.trace_file = ConfigFiles(base_dir).Find(*file, "file", sink);
-    root.Int("limit", {1, 1'000'000'000}, workload.limit);
+    ReadSequence(root, ConfigFiles(base_dir), workload);
   }
+  if (known) ReadClosedLoop(root, workload);
   if (known) root.Finish();
   if (!sink.empty()) return sink.Take();
   return workload;

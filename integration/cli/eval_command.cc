@@ -1,12 +1,15 @@
 // `foretoken eval`: a grid of virtual runs with its results as files, or the highest rate that meets the targets.
 #include <CLI/CLI.hpp>
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <iomanip>
 #include <iostream>
+#include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -15,10 +18,13 @@
 #include "integration/cli/progress_bar.h"
 #include "integration/eval/evaluation.h"
 #include "integration/eval/find_capacity.h"
+#include "integration/eval/find_fleet.h"
 #include "integration/eval/findings.h"
 #include "integration/eval/run_grid.h"
+#include "integration/eval/tune.h"
 #include "integration/eval/write_report.h"
 #include "integration/eval/write_summary.h"
+#include "integration/simulate/load_workload.h"
 
 namespace foretoken {
 namespace {
@@ -27,10 +33,13 @@ namespace json = boost::json;
 
 struct Arguments {
   std::string experiment, out, topology, workload, policy, faults;
-  std::vector<std::string> set;
+  std::string goal = "slo_attainment";
+  std::vector<std::string> set, prices;
+  double rate = 0;
+  int instances_max = 32;
   size_t jobs = 0, seeds = 0, limit = 0;
   double slo_share = 0.9;
-  bool resume = false, smoke = false, json = false, find_capacity = false;
+  bool resume = false, smoke = false, json = false, find_capacity = false, find_fleet = false, tune = false;
 };
 
 int Complain(const std::string& message, int code = kExitUsage) {
@@ -57,8 +66,49 @@ void Print(const Evaluation& evaluation, const std::filesystem::path& folder) {
             << "    findings and tables\n  " << (folder / "results.csv").string() << "   every figure of every run\n";
 }
 
+// Leaves out workloads whose trace is not there, and says so. False: none is left.
+bool SkipAbsent(Experiment& experiment) {
+  std::vector<std::string> there;
+  for (const std::string& workload : experiment.workloads) {
+    if (const std::optional<std::string> absent = AbsentTrace(workload)) {
+      std::cerr << "foretoken eval: skipped: " << *absent << "\n";
+    } else {
+      there.push_back(workload);
+    }
+  }
+  experiment.workloads = std::move(there);
+  return !experiment.workloads.empty();
+}
+
+int RunTune(const Arguments& a, const Experiment& experiment) {
+  TuneOptions options{a.out, a.jobs, a.resume, a.smoke, a.goal, {}};
+  ProgressBar bar("tuning", "runs", a.json);
+  options.show = [&bar](size_t done, size_t total) { bar.Show(done, total); };
+  const Result<json::array> tuned = Tune(experiment, options);
+  if (!tuned.ok()) return Complain(tuned.error().message, kExitFailed);
+  const std::filesystem::path path = std::filesystem::path(a.out) / "tuned.json";
+  std::ofstream(path) << *tuned << "\n";
+  if (a.json) {
+    std::cout << *tuned << "\n";
+    return kExitOk;
+  }
+  std::cout << std::setprecision(4) << "policy, where: " << a.goal
+            << " as it is -> at its best of the points tried, and there\n";
+  for (const json::value& v : *tuned) {
+    const json::object& t = v.as_object();
+    std::cout << "  " << t.at("policy").as_string().c_str() << ", " << t.at("where").as_string().c_str() << ": "
+              << t.at("default") << " -> " << t.at("best") << " of " << t.at("tried");
+    for (const auto& [weight, value] : t.at("weights").as_object())
+      std::cout << ", " << weight << "=" << value.as_string().c_str();
+    std::cout << "\n";
+  }
+  std::cout << "  " << path.string() << "   the same\n";
+  return kExitOk;
+}
+
 int RunExperiment(const Arguments& a) {
-  if (a.experiment.empty()) return Complain("give an EXPERIMENT file, or --find-capacity with --topology and --workload");
+  if (a.experiment.empty())
+    return Complain("give an EXPERIMENT file, or --find-capacity or --find-fleet with --topology and --workload");
   if (a.out.empty()) return Complain("give --out DIR: where the results go");
   auto loaded = LoadExperiment(a.experiment, a.set);
   if (!loaded.ok()) return Complain(loaded.errors().ToString());
@@ -68,12 +118,14 @@ int RunExperiment(const Arguments& a) {
     for (uint64_t s = 1; s <= a.seeds; ++s) experiment.seeds.push_back(s);
   }
   if (a.limit > 0) experiment.limit = a.limit;
+  if (!a.smoke && !SkipAbsent(experiment)) return Complain("no workload is left; --smoke runs stand-ins of absent traces");
   const Grid grid = ExpandGrid(experiment, a.smoke);
   std::error_code error;
   const std::filesystem::path folder(a.out);
   std::filesystem::create_directories(folder, error);
   if (error) return Complain(a.out + ": cannot make this folder: " + error.message());
 
+  if (a.tune) return RunTune(a, experiment);
   RunGridOptions options{(folder / "cells.jsonl").string(), a.jobs, a.resume, {}};
   ProgressBar bar("evaluating", "runs", a.json);
   options.show = [&bar](size_t done, size_t total) { bar.Show(done, total); };
@@ -132,6 +184,56 @@ int RunFindCapacity(const Arguments& a) {
   return kExitOk;
 }
 
+// "h100-llama-8b=4.5".
+Result<std::map<std::string, double>> ParsePrices(const std::vector<std::string>& texts) {
+  std::map<std::string, double> prices;
+  for (const std::string& text : texts) {
+    const size_t sign = text.find('=');
+    char* end = nullptr;
+    const double price = sign == std::string::npos ? 0 : std::strtod(text.c_str() + sign + 1, &end);
+    if (sign == std::string::npos || sign == 0 || end == text.c_str() + sign + 1 || *end != '\0' || !(price > 0))
+      return Error{"--price " + text + ": must be ENGINE=X with X above 0"};
+    prices[text.substr(0, sign)] = price;
+  }
+  return prices;
+}
+
+int RunFindFleet(const Arguments& a) {
+  if (a.topology.empty() || a.workload.empty() || !(a.rate > 0))
+    return Complain("--find-fleet needs --topology FILE, --workload FILE, --rate X and a --price for every engine");
+  const auto prices = ParsePrices(a.prices);
+  if (!prices.ok()) return Complain(prices.error().message);
+  FindFleetOptions options;
+  options.topology = a.topology;
+  options.workload = a.workload;
+  options.set = a.set;
+  if (!a.policy.empty()) options.set.push_back("scheduler.policy=" + a.policy);
+  options.prices = *prices;
+  options.rate = a.rate;
+  options.slo_share = a.slo_share;
+  options.instances_max = a.instances_max;
+  options.limit = a.smoke && a.limit == 0 ? 500 : a.limit;
+  for (uint64_t s = 2; s <= a.seeds; ++s) options.seeds.push_back(s);
+  size_t shown = 0;
+  options.show = [&](size_t tried) {
+    if (!a.json && tried >= 2 * shown) std::cerr << "foretoken eval: " << (shown = tried) << " mixes tried\n";
+  };
+  const Result<json::object> found = FindFleet(options);
+  if (!found.ok()) return Complain(found.error().message);
+  if (a.json) {
+    std::cout << *found << "\n";
+    return kExitOk;
+  }
+  std::cout << "Cheapest fleet for " << a.rate << " requests/s with at least " << 100 * a.slo_share
+            << " % of the requests within their targets:\n ";
+  for (const auto& [engine, count] : found->at("fleet").as_object())
+    if (count.to_number<int>() > 0) std::cout << " " << count.to_number<int>() << " x " << engine;
+  std::cout << std::fixed << std::setprecision(1) << "\n  price " << found->at("price").to_number<double>() << "; there "
+            << 100 * found->at("slo_attainment").to_number<double>() << " % met; " << found->at("tried").as_array().size()
+            << " mixes tried, from the cheapest that could carry the rate\n";
+  return kExitOk;
+}
+
 }  // namespace
 
 void AddEvalCommand(CLI::App& app, int& exit_code) {
@@ -145,20 +247,31 @@ void AddEvalCommand(CLI::App& app, int& exit_code) {
   c->add_option("--seeds", a->seeds, "Seeds 1 to N instead of the experiment's");
   c->add_option("--limit", a->limit, "Requests per run instead of the experiment's");
   c->add_option("--set", a->set, "Override a value of the experiment (of the topology with --find-capacity): path=value");
+  c->add_flag("--tune", a->tune, "Instead: search the constants of every policy of the experiment, nine points each");
+  c->add_option("--goal", a->goal, "Of --tune: the figure to better (slo_attainment, e2e_mean, ttft_mean, ...)");
   c->add_flag("--find-capacity", a->find_capacity, "Instead: the highest rate at which the targets are still met");
-  c->add_option("--topology", a->topology, "Of --find-capacity: topology file (YAML)");
-  c->add_option("--workload", a->workload, "Of --find-capacity: workload file (YAML)");
-  c->add_option("--policy", a->policy, "Of --find-capacity: scheduling policy");
+  c->add_flag("--find-fleet", a->find_fleet, "Instead: the cheapest mix of the topology's engines that meets them at --rate");
+  c->add_option("--topology", a->topology, "Of --find-...: topology file (YAML)");
+  c->add_option("--workload", a->workload, "Of --find-...: workload file (YAML)");
+  c->add_option("--policy", a->policy, "Of --find-...: scheduling policy");
+  c->add_option("--rate", a->rate, "Of --find-fleet: requests per second");
+  c->add_option("--price", a->prices, "Of --find-fleet: ENGINE=X, what one instance costs (repeatable)");
+  c->add_option("--instances-max", a->instances_max, "Of --find-fleet: instances of a mix")->check(CLI::Range(1, 1024));
   c->add_option("--faults", a->faults, "Of --find-capacity: fault plan (YAML)");
-  c->add_option("--slo-share", a->slo_share, "Of --find-capacity: share of the requests that must meet their targets")
+  c->add_option("--slo-share", a->slo_share, "Of --find-...: share of the requests that must meet their targets")
       ->check(CLI::Range(0.0, 1.0));
   c->add_flag("--json", a->json, "Print one JSON object");
   c->footer(
       "Examples:\n"
       "  foretoken eval configs/experiments/faults.yaml --out results/faults\n"
       "  foretoken eval --find-capacity --topology configs/topologies/8-homogeneous.yaml \\\n"
-      "      --workload configs/workloads/azure-conv-2023.yaml --policy slo");
-  c->callback([a, &exit_code] { exit_code = a->find_capacity ? RunFindCapacity(*a) : RunExperiment(*a); });
+      "      --workload configs/workloads/azure-conv-2023.yaml --policy slo\n"
+      "  foretoken eval --find-fleet --topology configs/topologies/mixed-gpu.yaml --rate 60 --limit 5000 \\\n"
+      "      --workload configs/workloads/azure-conv-2023.yaml \\\n"
+      "      --price h100-llama-8b=4 --price a100-llama-8b=1.8 --price l40s-llama-8b=1");
+  c->callback([a, &exit_code] {
+    exit_code = a->find_capacity ? RunFindCapacity(*a) : a->find_fleet ? RunFindFleet(*a) : RunExperiment(*a);
+  });
 }
 
 }  // namespace foretoken

@@ -113,6 +113,8 @@ int Serve(const Arguments& a) {
     if (!parsed.ok()) return Complain(parsed.error().message);
     trace = std::move(parsed).value();
   }
+  if (topology->predictor.inject_error != 0 || topology->predictor.inject_bias != 0)
+    return Complain("predictor.inject_error and inject_bias are for virtual runs: leave them out of what is served");
   auto run = ComposeRun(*topology, trace);
   if (!run.ok()) return Complain(run.error().message);
   if (topology->gateway) std::cerr << "foretoken serve: the topology's gateway is left out: this program has none yet\n";

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "runtime/base/check.h"
+#include "runtime/base/prng.h"
 
 namespace foretoken {
 namespace {
@@ -31,6 +32,23 @@ Spread SpreadOf(const std::vector<double>& values) {
 }
 
 constexpr double kTieBelow = 0.005;  // a change of less than half a percent (or point) is a tie however certain it is
+
+// A figure's place in a block; negative: blocks do not have it.
+int BlockIndex(std::string_view figure) {
+  return figure == "ttft_mean" ? 0 : figure == "e2e_mean" ? 1 : figure == "slo_attainment" ? 2 : -1;
+}
+
+// One figure of all blocks of a combination, seed by seed; empty if any run has none.
+std::vector<double> BlockValues(const Evaluation& e, size_t combination, size_t index) {
+  std::vector<double> values;
+  for (size_t s = 0; s < e.grid().seeds; ++s) {
+    const boost::json::value* detail = e.Row(combination, s).if_contains("detail");
+    const boost::json::value* blocks = detail == nullptr ? nullptr : detail->as_object().if_contains("blocks");
+    if (blocks == nullptr || blocks->as_array().empty()) return {};
+    for (const boost::json::value& b : blocks->as_array()) values.push_back(b.as_array().at(index).to_number<double>());
+  }
+  return values;
+}
 
 }  // namespace
 
@@ -74,6 +92,30 @@ std::optional<Comparison> Evaluation::Compare(size_t a, size_t b, const Figure& 
   const bool gain = figure.better == Better::kHigher ? out.change > 0 : out.change < 0;
   out.verdict = !certain ? Verdict::kTie : gain ? Verdict::kBetter : Verdict::kWorse;
   return out;
+}
+
+std::optional<Interval> Evaluation::Bootstrap(size_t a, size_t b, const Figure& figure) const {
+  const int index = BlockIndex(figure.key);
+  if (index < 0) return std::nullopt;
+  const std::vector<double> va = BlockValues(*this, a, static_cast<size_t>(index));
+  const std::vector<double> vb = BlockValues(*this, b, static_cast<size_t>(index));
+  if (va.empty() || va.size() != vb.size()) return std::nullopt;
+  constexpr size_t kResamples = 1000;
+  Prng prng(0xB007);  // the same draws for every comparison
+  std::vector<double> changes;
+  for (size_t k = 0; k < kResamples; ++k) {
+    double sum_a = 0, sum_b = 0;
+    for (size_t i = 0; i < va.size(); ++i) {
+      const size_t at = prng.Below(va.size());
+      sum_a += va[at];
+      sum_b += vb[at];
+    }
+    const double unit = index == 2 ? static_cast<double>(va.size()) : sum_b;
+    if (!(unit > 0)) return std::nullopt;
+    changes.push_back((sum_a - sum_b) / unit);
+  }
+  std::sort(changes.begin(), changes.end());
+  return Interval{changes[kResamples / 40], changes[kResamples - 1 - kResamples / 40]};
 }
 
 size_t Evaluation::With(size_t combination, size_t dimension, size_t value) const {

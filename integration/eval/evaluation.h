@@ -31,6 +31,11 @@ struct Comparison {
   Verdict verdict = Verdict::kUnknown;
 };
 
+// Over time: 95 % of block resamples lie in between.
+struct Interval {
+  double low = 0, high = 0;  // of the change, as Comparison::change
+};
+
 class Evaluation {
  public:
   // One row per cell of the grid, in its order.
@@ -45,6 +50,9 @@ class Evaluation {
   std::optional<double> Value(size_t combination, size_t seed, std::string_view figure) const;
   std::optional<Spread> Over(size_t combination, std::string_view figure) const;
   std::optional<Comparison> Compare(size_t a, size_t b, const Figure& figure) const;
+  // The same change by block bootstrap: pieces of time, of all seeds, are drawn anew a thousand times, the same for both. Absent for
+  // figures that blocks do not have (other than mean TTFT, mean E2E and SLO met), and for runs too small for blocks.
+  std::optional<Interval> Bootstrap(size_t a, size_t b, const Figure& figure) const;
   // The combination like `combination` but for one dimension's value.
   size_t With(size_t combination, size_t dimension, size_t value) const;
   // Dimensions with more than one value, the seed left out.

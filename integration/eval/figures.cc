@@ -27,6 +27,8 @@ constexpr Figure kFigures[] = {
     {"prediction_e2e_ape_p95", "E2E prediction error p95", "%", 100, 1, Better::kLower, true},
     {"prediction_e2e_bias", "E2E prediction bias", "%", 100, 1, Better::kNeither, false},
     {"prediction_spearman", "Rank correlation of E2E", "", 1, 3, Better::kHigher, false},
+    {"prediction_agree_at_1", "Choices that were truly best", "%", 100, 1, Better::kHigher, false},
+    {"prediction_regret_mean", "True regret per choice", "ms", 1e3, 0, Better::kLower, false},
     {"prediction_stale_share", "Predictions from stale state", "%", 100, 1, Better::kNeither, false},
     {"drift_running_abs_mean", "Drift: running requests", "requests", 1, 2, Better::kLower, true},
     {"drift_waiting_abs_mean", "Drift: waiting requests", "requests", 1, 2, Better::kLower, false},

@@ -16,12 +16,14 @@ constexpr const char* kCompared[] = {"ttft_mean", "ttft_p99",       "e2e_mean",
 constexpr const char* kVerdicts[] = {"better", "worse", "tie", "one seed: no verdict"};
 constexpr const char* kPolicy = "scheduler.policy";
 
-std::string Shown(const Figure& figure, const Comparison& c, const std::string& against) {
+std::string Shown(const Figure& figure, const Comparison& c, const std::optional<Interval>& over_time,
+                  const std::string& against) {
   const bool share = figure.key == "slo_attainment";
   std::ostringstream s;
   s << figure.label << " " << std::showpos << std::fixed << std::setprecision(1) << 100 * c.change << (share ? " points" : " %")
     << std::noshowpos;
   if (c.verdict != Verdict::kUnknown) s << " ± " << 100 * c.half_width;
+  if (over_time) s << std::showpos << " [" << 100 * over_time->low << ", " << 100 * over_time->high << "]" << std::noshowpos;
   s << against << " (" << kVerdicts[static_cast<size_t>(c.verdict)] << ")";
   return s.str();
 }
@@ -79,7 +81,7 @@ class Group {
       ++counts_[f][static_cast<size_t>(c->verdict)];
       const std::string name =
           by_policy_ ? " against " + e_.grid().dimensions[dimension_].values[e_.At(*other)[dimension_]] : "";
-      text += (text.empty() ? "" : "; ") + Shown(figure, *c, name);
+      text += (text.empty() ? "" : "; ") + Shown(figure, *c, e_.Bootstrap(combination, *other, figure), name);
     }
     return text;
   }

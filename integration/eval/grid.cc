@@ -61,10 +61,12 @@ Grid ExpandGrid(const Experiment& e, bool smoke) {
   Grid grid;
   grid.name = e.name;
   grid.question = e.question;
+  grid.stand_in = smoke;
   grid.by_load = !e.loads.empty();
   grid.limit = smoke ? (e.limit == 0 ? e.smoke_limit : std::min(e.limit, e.smoke_limit)) : e.limit;
   grid.warmup_share = e.warmup_share;
   grid.drain_share = e.drain_share;
+  grid.truth_sample = e.truth_sample;
   const std::vector<double>& factors = grid.by_load ? e.loads : e.rate_scales;
   const std::vector<uint64_t> seeds(e.seeds.begin(), smoke ? e.seeds.begin() + 1 : e.seeds.end());
   grid.seeds = seeds.size();

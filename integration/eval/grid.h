@@ -30,9 +30,11 @@ struct Grid {
   std::string name, question;
   std::vector<GridDimension> dimensions;  // the last one is "seed"
   std::vector<GridCell> cells;
-  bool by_load = false;  // GridCell::factor is the share of the rate at which the fleet saturates
-  size_t limit = 0;      // requests per run; 0: all of the workload
+  bool stand_in = false;  // take a workload's stand-in for its trace (LoadWorkload)
+  bool by_load = false;   // GridCell::factor is the share of the rate at which the fleet saturates
+  size_t limit = 0;       // requests per run; 0: all of the workload
   double warmup_share = 0, drain_share = 0;
+  double truth_sample = 0;  // RunOptions::truth_sample
   size_t seeds = 1;
 
   // "topology=8-homogeneous;...;seed=1": names a cell across runs of the program.

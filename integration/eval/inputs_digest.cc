@@ -10,7 +10,8 @@ namespace foretoken {
 
 Result<std::string> InputsDigest(const Grid& grid) {
   std::string all = grid.name + '\n' + std::to_string(grid.limit) + ' ' + std::to_string(grid.warmup_share) + ' ' +
-                    std::to_string(grid.drain_share) + (grid.by_load ? " loads\n" : " rate scales\n");
+                    std::to_string(grid.drain_share) + ' ' + std::to_string(grid.truth_sample) +
+                    (grid.by_load ? " loads" : " rate scales") + (grid.stand_in ? " stand-ins\n" : "\n");
   std::set<std::string> files;
   for (const GridCell& cell : grid.cells) {
     all += grid.KeyOf(cell);

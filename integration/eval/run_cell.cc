@@ -116,6 +116,31 @@ Result<json::value> RecoveryOf(const RunOptions& options, const Trace& trace, co
   return json::value(back.value_or(result.samples.back().at - *end).seconds());
 }
 
+// Means of the counted requests in blocks of equal numbers, in order of arrival: [TTFT, E2E, share that met its targets]. What a block
+// bootstrap over time resamples: neighbours in time share their burst, blocks hardly do.
+json::array BlocksOf(const Topology& topology, const Trace& trace, const RunResult& result, size_t from, size_t to) {
+  constexpr size_t kBlocks = 20;
+  json::array blocks;
+  for (size_t b = 0; b < kBlocks; ++b) {
+    const size_t first = from + b * (to - from) / kBlocks, last = from + (b + 1) * (to - from) / kBlocks;
+    double ttft = 0, e2e = 0, finished = 0, met = 0;
+    for (size_t k = first; k < last; ++k) {
+      const RunRequest& r = result.requests[k];
+      if (r.outcome != OutcomeKind::kFinished) continue;
+      const Slo slo = trace.requests[k].meta.slo.value_or(topology.slo);
+      const Duration first_token = r.first_token - r.arrival, whole = r.finish - r.arrival;
+      const int64_t gaps = std::max(1, r.output_tokens - 1);
+      ++finished;
+      ttft += first_token.seconds();
+      e2e += whole.seconds();
+      met += first_token <= slo.ttft && (whole - first_token).nanos() <= slo.tpot.nanos() * gaps;
+    }
+    if (finished == 0) return {};  // a run too small for blocks
+    blocks.emplace_back(json::array{ttft / finished, e2e / finished, met / static_cast<double>(last - first)});
+  }
+  return blocks;
+}
+
 }  // namespace
 
 Result<Topology> TopologyOf(const GridCell& cell) {
@@ -151,13 +176,18 @@ json::object FiguresOf(const Topology& topology, const Trace& trace, const RunRe
 Result<json::object> RunCell(const Grid& grid, const GridCell& cell, double rate_scale) {
   const Result<Topology> topology = TopologyOf(cell);
   if (!topology.ok()) return topology.error();
-  const Result<Trace> trace = LoadWorkload("", cell.workload, {grid.limit, rate_scale, cell.seed});
+  return RunCellOn(*topology, grid, cell, rate_scale);
+}
+
+Result<json::object> RunCellOn(const Topology& topology, const Grid& grid, const GridCell& cell, double rate_scale) {
+  const Result<Trace> trace = LoadWorkload("", cell.workload, {grid.limit, rate_scale, cell.seed, grid.stand_in});
   if (!trace.ok()) return trace.error();
-  Result<RunOptions> composed = ComposeRun(*topology, *trace);
+  Result<RunOptions> composed = ComposeRun(topology, *trace);
   if (!composed.ok()) return composed.error();
   RunOptions options = std::move(composed).value();
   options.sample_mirrors = true;
-  auto log = DecisionLog::Open("", topology->InstanceNames());
+  options.truth_sample = grid.truth_sample;
+  auto log = DecisionLog::Open("", topology.InstanceNames());
   if (!log.ok()) return log.error();
   DigestObserver observer(**log);
   const auto start = std::chrono::steady_clock::now();
@@ -167,18 +197,23 @@ Result<json::object> RunCell(const Grid& grid, const GridCell& cell, double rate
   const auto digest = (*log)->Close();
   if (!digest.ok()) return digest.error();
 
-  json::object figures = FiguresOf(*topology, *trace, *result, grid.warmup_share, grid.drain_share);
+  json::object figures = FiguresOf(topology, *trace, *result, grid.warmup_share, grid.drain_share);
   AddSampleFigures(*result, figures);
   const Result<json::value> recovery = RecoveryOf(options, *trace, *result);
   if (!recovery.ok()) return recovery.error();
   figures["recovery_seconds"] = *recovery;
   figures["offered_rate_scale"] = rate_scale;
   figures["offered_rps"] = MeanRate(*trace);
+  json::object detail = DetailOf(*result, grid.warmup_share, grid.drain_share);
+  const size_t n = result->requests.size();
+  const auto from = static_cast<size_t>(static_cast<double>(n) * grid.warmup_share);
+  const size_t to = std::max(from, n - static_cast<size_t>(static_cast<double>(n) * grid.drain_share));
+  detail["blocks"] = BlocksOf(topology, *trace, *result, from, to);
   return json::object{{"key", grid.KeyOf(cell)},
                       {"figures", std::move(figures)},
                       {"digest", *digest},
                       {"wall_seconds", wall.count()},
-                      {"detail", DetailOf(*result, grid.warmup_share, grid.drain_share)}};
+                      {"detail", std::move(detail)}};
 }
 
 }  // namespace foretoken

@@ -27,5 +27,7 @@ boost::json::object FiguresOf(const Topology& topology, const Trace& trace, cons
 
 // `rate_scale`: arrivals come so many times as fast.
 Result<boost::json::object> RunCell(const Grid& grid, const GridCell& cell, double rate_scale);
+// The same on a topology that is not quite the cell's file.
+Result<boost::json::object> RunCellOn(const Topology& topology, const Grid& grid, const GridCell& cell, double rate_scale);
 
 }  // namespace foretoken

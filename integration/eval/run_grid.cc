@@ -75,7 +75,7 @@ Result<std::vector<double>> RateScalesOf(const Grid& grid) {
     if (!at_load_one.contains(files)) {
       const Result<Topology> topology = TopologyOf(cell);
       if (!topology.ok()) return topology.error();
-      const Result<Trace> trace = LoadWorkload("", cell.workload, {grid.limit, 1, cell.seed});
+      const Result<Trace> trace = LoadWorkload("", cell.workload, {grid.limit, 1, cell.seed, grid.stand_in});
       if (!trace.ok()) return trace.error();
       const Result<double> saturation = SaturationRate(*topology, *trace);
       if (!saturation.ok()) return Error{cell.topology + " under " + cell.workload + ": " + saturation.error().message};

@@ -33,11 +33,25 @@ Result<double> RateAlone(const RunOptions& fleet, const RunOptions::Instance& in
   return static_cast<double>(to - from) / (ends[to] - ends[from]);
 }
 
+// Pieces from all over the trace: its mix of requests may change in its course, and neighbours share prompts.
+Trace SampleOf(const Trace& trace, size_t requests_max) {
+  if (trace.requests.size() <= requests_max) return trace;
+  constexpr size_t kPieces = 10;
+  const size_t piece = std::max<size_t>(1, requests_max / kPieces);
+  Trace out;
+  out.name = trace.name;
+  for (size_t k = 0; k < kPieces; ++k) {
+    const size_t from = k * trace.requests.size() / kPieces;
+    for (size_t i = from; i < from + piece && i < trace.requests.size(); ++i) out.requests.push_back(trace.requests[i]);
+  }
+  for (size_t k = 0; k < out.requests.size(); ++k) out.requests[k].meta.id = RequestId(k + 1);
+  return out;
+}
+
 }  // namespace
 
 Result<double> SaturationRate(const Topology& topology, const Trace& trace, size_t requests_max) {
-  Trace waiting = trace;
-  if (waiting.requests.size() > requests_max) waiting.requests.resize(requests_max);
+  Trace waiting = SampleOf(trace, requests_max);
   for (TraceRequest& r : waiting.requests) r.meta.arrival = Instant();
   const Result<RunOptions> options = ComposeRun(topology, waiting);
   if (!options.ok()) return options.error();

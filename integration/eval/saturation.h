@@ -9,7 +9,7 @@
 
 namespace foretoken {
 
-// Requests per second. At most the first `requests_max` of the trace are used. Error: an instance that cannot be simulated, or
+// Requests per second. At most `requests_max` of the trace are used, in ten pieces from all over it. Error: an instance that cannot be simulated, or
 // a workload of which an instance completes next to nothing.
 Result<double> SaturationRate(const Topology& topology, const Trace& trace, size_t requests_max = 1500);
 

@@ -12,7 +12,8 @@ RunOptions::Instance ComposeInstance(const Topology& topology, const InstanceSpe
   out.name = spec.instance.name;
   out.engine.config = engine.limits;
   out.engine.step_time = engine.step_time;
-  out.engine.noise = {Mix64(topology.seed, spec.instance.id.value()), engine.step_noise};
+  out.engine.noise = {Mix64(topology.seed, spec.instance.id.value()), engine.step_noise, engine.slow_from_step,
+                      engine.slow_factor};
   out.profile.instance = spec.instance.id;
   out.profile.limits = engine.limits;
   out.profile.step_time = engine.predictor_step_time;
@@ -58,6 +59,7 @@ Result<RunOptions> ComposeRun(const Topology& topology, const Trace& trace) {
   o.scheduler_count = topology.scheduler.count;
   o.faults = topology.faults;
   o.heartbeat = topology.sync.heartbeat;
+  o.injected = {topology.predictor.inject_error, topology.predictor.inject_bias};
   o.exact_snapshots = topology.sync.exact_snapshots;
   o.level = topology.sync.level;
   o.poll_interval = topology.sync.poll_interval;

@@ -183,7 +183,7 @@ Duration LoopedEngine::DurationOf(const StepShape& shape) {
     }
     nanos = segment_.base_ns + segment_.per_kv_token_ns * static_cast<double>(kv);
   }
-  if (options_.noise.sigma != 0) nanos *= options_.noise.FactorAt(composed_);
+  if (!options_.noise.silent()) nanos *= options_.noise.FactorAt(composed_);
   return Duration::Nanos(std::max<int64_t>(1, std::llround(nanos)));
 }
 

@@ -1,11 +1,15 @@
 #include "runtime/eval/virtual_host.h"
 
 #include <algorithm>
+#include <cmath>
 #include <functional>
 #include <limits>
+#include <optional>
 #include <utility>
 
 #include "runtime/base/check.h"
+#include "runtime/base/prng.h"
+#include "runtime/eval/closed_loop.h"
 #include "runtime/eval/control_links.h"
 #include "runtime/eval/engine_request.h"
 #include "runtime/eval/message_bytes.h"
@@ -33,10 +37,24 @@ class EndOf final : public EngineSink {
   Instant at_ = Instant::Max();
 };
 
+// A prediction with `fault` in it.
+Prediction Disturbed(Prediction p, const PredictionFault& fault, uint64_t seed, RequestId request) {
+  const double factor =
+      (1 + fault.bias) * std::exp(fault.error * NormalAt(seed ^ 0xE4404, Mix64(request.value(), p.instance.value())));
+  for (Duration* d : {&p.ttft, &p.ttft_p90, &p.e2e, &p.e2e_p90, &p.e2e_alone, &p.externality, &p.longest_gap})
+    *d = Duration::FromSeconds(d->seconds() * factor);
+  if (p.tpot) p.tpot = Duration::FromSeconds(p.tpot->seconds() * factor);
+  return p;
+}
+
 class VirtualHost final : private SchedulerEffects, private InstanceEffects, private SimulatorEffects {
  public:
   VirtualHost(const RunOptions& options, const Trace& trace, RunObserver* observer)
-      : options_(options), trace_(trace), observer_(observer), outputs_named_(NamesOutputs(trace)) {}
+      : options_(options),
+        arriving_(trace.closed_loop ? trace : Trace{}),
+        trace_(trace.closed_loop ? arriving_ : trace),
+        observer_(observer),
+        outputs_named_(NamesOutputs(trace)) {}
 
   Status Build();
   RunResult Run();
@@ -92,7 +110,12 @@ class VirtualHost final : private SchedulerEffects, private InstanceEffects, pri
   RunRequest& record(RequestId request) { return result_.requests[IndexOf(request)]; }
   void Collect();
 
+  Prediction Ask(SimulatorCore& simulator, const PredictQuery& query, Instant at) const;
+  void Arrive(size_t k);
+  void RunClosedLoop();
+
   const RunOptions& options_;
+  Trace arriving_;  // closed loop: the trace with arrivals as they came
   const Trace& trace_;
   RunObserver* observer_;
   const bool outputs_named_;
@@ -120,6 +143,7 @@ class VirtualHost final : private SchedulerEffects, private InstanceEffects, pri
   std::vector<RestartEvent> restarts_;
   size_t next_restart_ = 0;
   std::vector<Outcome> outcomes_;
+  std::optional<ClosedLoopUsers> users_;  // closed loop
   Instant now_;
   RunResult result_;
 };
@@ -175,6 +199,8 @@ Status VirtualHost::Build() {
   for (const RunOptions::Instance& i : options_.instances) result_.instance_names.push_back(i.name);
   const Status links = BuildLinks();
   if (!links.ok()) return links;
+  if (trace_.closed_loop && (faults_ || control_ || options_.level == SyncLevel::kPoll))
+    return Error{"a closed loop is run without faults and without polls: leave out the fault plan, or set sync.level: full"};
   const PolicyNeeds needs = schedulers_.front()->needs();
   mirrors_ = needs >= PolicyNeeds::kPredictions || options_.level != SyncLevel::kNone;
   advance_all_ = needs != PolicyNeeds::kNothing || faults_ || options_.truth_sample > 0;
@@ -218,25 +244,51 @@ RunResult VirtualHost::Run() {
   constexpr size_t kProgressEvery = 256;
   const size_t n = trace_.requests.size();
   result_.requests.resize(n);
-  for (size_t k = 0; k < n; ++k) {
-    const TraceRequest& r = trace_.requests[k];
-    FT_CHECK(IndexOf(r.meta.id) == k);
-    result_.requests[k].arrival = r.meta.arrival;
-    now_ = r.meta.arrival;
-    RestartsUntil(now_);
-    now_ = r.meta.arrival;
-    if (advance_all_) AdvanceAll(now_);
-    now_ = r.meta.arrival;
-    if (options_.sample_mirrors) Sample();
-    deciding_ = SlotOf(r.meta.id);
-    SchedulerOf(r.meta.id).OnSchedule(r.meta, now_, *this);
-    ApplyOutcomes();
-    if (observer_ != nullptr && k % kProgressEvery == 0) observer_->OnProgress(k, n);
+  if (trace_.closed_loop) {
+    RunClosedLoop();
+  } else {
+    for (size_t k = 0; k < n; ++k) {
+      Arrive(k);
+      if (observer_ != nullptr && k % kProgressEvery == 0) observer_->OnProgress(k, n);
+    }
   }
   Drain();
   if (observer_ != nullptr) observer_->OnProgress(n, n);
   Collect();
   return std::move(result_);
+}
+
+void VirtualHost::Arrive(size_t k) {
+  const TraceRequest& r = trace_.requests[k];
+  FT_CHECK(IndexOf(r.meta.id) == k);
+  result_.requests[k].arrival = r.meta.arrival;
+  now_ = r.meta.arrival;
+  RestartsUntil(now_);
+  now_ = r.meta.arrival;
+  if (advance_all_) AdvanceAll(now_);
+  now_ = r.meta.arrival;
+  if (options_.sample_mirrors) Sample();
+  deciding_ = SlotOf(r.meta.id);
+  SchedulerOf(r.meta.id).OnSchedule(r.meta, now_, *this);
+  ApplyOutcomes();
+}
+
+// Whoever is ready comes, unless an engine acts before: that may make another user ready earlier.
+void VirtualHost::RunClosedLoop() {
+  users_.emplace(trace_, options_.scheduler.seed);
+  for (;;) {
+    Instant event = Instant::Max();
+    for (const auto& instance : instances_) event = std::min(event, instance->NextEvent());
+    const Instant next = users_->NextAt();
+    if (next == Instant::Max() && event == Instant::Max()) return;  // all conversations are over
+    if (event < next) {
+      AdvanceAll(event);
+      continue;
+    }
+    const size_t k = users_->Take();
+    arriving_.requests[k].meta.arrival = next;
+    Arrive(k);
+  }
 }
 
 void VirtualHost::RestartsUntil(Instant until) {
@@ -324,7 +376,7 @@ void VirtualHost::Deliver(size_t k, Instant at) {
 void VirtualHost::DeliverCall(size_t k, const ControlCall& call, Instant at) {
   SimulatorCore& simulator = *simulators_[k];
   if (const PredictQuery* query = std::get_if<PredictQuery>(&call.body)) {
-    ControlEvent::Predicted answer{call.decision, simulator.Predict(*query, at)};
+    ControlEvent::Predicted answer{call.decision, Ask(simulator, *query, at)};
     control_->Reply(simulator.instance(), {call.scheduler, std::move(answer)}, at);
   } else if (const EnqueueOrder* order = std::get_if<EnqueueOrder>(&call.body)) {
     EnqueueReply reply = simulator.OnEnqueue(*order, at);
@@ -414,6 +466,14 @@ void VirtualHost::Apply(const Outcome& o) {
   r.finish = o.at;
   r.output_tokens = static_cast<int32_t>(o.output);
   SchedulerOf(o.request).OnFinished(o.request, TokenCount(o.output));
+  if (users_) users_->OnEnded(IndexOf(o.request), o.at);
+}
+
+Prediction VirtualHost::Ask(SimulatorCore& simulator, const PredictQuery& query, Instant at) const {
+  Prediction p = simulator.Predict(query, at);
+  const PredictionFault& fault = options_.injected;
+  if (fault.error == 0 && fault.bias == 0) return p;
+  return Disturbed(std::move(p), fault, options_.scheduler.seed, query.request->id);
 }
 
 void VirtualHost::SendPredict(DecisionId decision, std::span<const InstanceId> targets, const PredictQuery& query) {
@@ -423,7 +483,7 @@ void VirtualHost::SendPredict(DecisionId decision, std::span<const InstanceId> t
   }
   const std::vector<InstanceId> ask(targets.begin(), targets.end());  // the span's storage may serve a later round meanwhile
   for (InstanceId t : ask) {
-    const Prediction p = simulators_[t.value()]->Predict(query, now_);
+    const Prediction p = Ask(*simulators_[t.value()], query, now_);
     (*deciding_)->OnPrediction(decision, p, now_, *this);
   }
 }
@@ -461,6 +521,7 @@ void VirtualHost::Reject(RequestId request, OutcomeReason reason) {
   r.outcome = reason == OutcomeReason::kRetriesExhausted ? OutcomeKind::kFailed : OutcomeKind::kRejected;
   r.reason = reason;
   r.finish = now_;
+  if (users_) users_->OnEnded(IndexOf(request), now_);
 }
 
 void VirtualHost::Decided(const DecisionRecord& d) {

@@ -26,6 +26,13 @@
 
 namespace foretoken {
 
+// Error added to every prediction's times, to learn how right they must be: each answer is multiplied by (1 + bias) exp(error z), z
+// normal, drawn per request and instance. Probabilities of a violation are left as they are: goals in seconds are what it disturbs.
+struct PredictionFault {
+  double error = 0;
+  double bias = 0;
+};
+
 struct RunOptions {
   struct Instance {
     std::string name;
@@ -50,6 +57,7 @@ struct RunOptions {
   double truth_sample = 0;
   // At every arrival, look at all instances and their mirrors: RunResult::samples.
   bool sample_mirrors = false;
+  PredictionFault injected;
   // Composition: which predictor and which estimator. Called once per instance, and once per SCHEDULER for the estimator.
   std::function<Result<std::unique_ptr<Predictor>>(const InstanceProfile&, const LengthEstimator*)> make_predictor;
   std::function<Result<std::unique_ptr<LengthEstimator>>(uint64_t seed)> make_lengths;

@@ -49,8 +49,13 @@ struct StepTimeModel {
 struct StepNoise {
   uint64_t seed = 0;
   double sigma = 0;  // 0.02: 2 %
+  // A card that turns slow in its course: from this step on it takes so many times as long.
+  uint64_t slow_from = ~uint64_t{0};
+  double slow_factor = 1;
+  bool silent() const { return sigma == 0 && slow_factor == 1; }
   double FactorAt(uint64_t step) const {
-    return sigma == 0 ? 1.0 : std::exp(sigma * NormalAt(seed, step) - 0.5 * sigma * sigma);
+    const double factor = sigma == 0 ? 1.0 : std::exp(sigma * NormalAt(seed, step) - 0.5 * sigma * sigma);
+    return step < slow_from ? factor : factor * slow_factor;
   }
 };
 

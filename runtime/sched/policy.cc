@@ -32,7 +32,7 @@ std::vector<std::string_view> KnownPolicies() {
 }
 
 Result<std::unique_ptr<Policy>> MakePolicy(std::string_view name, const PolicyWeights& weights) {
-  if (auto p = MakeSimplePolicy(name)) return p;
+  if (auto p = MakeSimplePolicy(name, weights)) return p;
   if (auto p = MakePredictivePolicy(name, weights)) return p;
   std::string known;
   for (std::string_view k : KnownPolicies()) known += (known.empty() ? "" : ", ") + std::string(k);

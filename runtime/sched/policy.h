@@ -66,17 +66,27 @@ class Policy {
 };
 
 struct PolicyWeights {
-  // slo: weight of (E2E + externality) in seconds beside violation probabilities; guard: a candidate whose TTFT exceeds the best
-  // one's by more than this is excluded (a pure SLO score starves requests).
-  double slo_latency_weight = 0.1;
+  // slo: weight of seconds (score.h) beside violation probabilities; guard: a candidate whose TTFT exceeds the best one's by more
+  // than this is excluded (a pure SLO score starves requests).
+  double slo_latency_weight = 0.25;
   Duration slo_ttft_guard = Duration::Seconds(2);
-  // auto: while the best candidate's expected violations are below this it goes by E2E + externality, else by the slo score. 0: always
-  // by slo, which without stress ranks alike. Measured (3 H100 + 3 A100 + 2 L40S, Azure conv, 0.7 of saturation): 0 meets the SLO for
-  // 100 % with mean E2E 4.10 s, 0.02 for 95 % with 4.03 s.
-  double auto_stress = 0;
+  // auto, on equal instances whose first tokens come well in time: weight of TTFT^2 over the TTFT that one in a hundred gets at best,
+  // beside the slo score, so that the tail of TTFT is not what the rest is paid with. 0: as slo.
+  double auto_tail = 8;
   // hybrid: seconds per request outstanding, and per uncached prompt token.
   double hybrid_load_weight = 0.002;
   double hybrid_prefill_weight = 0.0;
+  // Constants of the simple rules, as their authors have them; all can be tuned (docs/evaluation.md).
+  double prefix_queue = 2;  // prefix_weighted: queue, KV use, missing prefix
+  double prefix_kv = 2;
+  double prefix_missing = 3;
+  double kv_router_prefill = 1;  // kv_router_cost: a prefill block against an active decode block
+  double lmetricw_output = 1;    // lmetricw: the output's time against the prefill's
+  double lwl_output = 1;         // lwl: as before
+  double v0_steps = 1.5;         // v0: decode steps ahead of a prefill
+  double affinity_bound = 1.25;  // session_affinity: load over the mean from which a session moves
+  double cache_gap = 32;         // cache_aware: gap in requests that counts as unbalanced,
+  double cache_ratio = 1.1;      // and ratio
 };
 
 // Error: names the known policies.

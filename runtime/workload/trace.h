@@ -2,6 +2,7 @@
 // emulated engine and the evaluation read.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -15,9 +16,17 @@ struct TraceRequest {
   RequestTruth truth;
 };
 
+// Closed loop: arrivals come from what was answered, not from a clock. Each of `users` works through conversations, one after the
+// other; a request comes `think` (exponential, this mean) after its user's last one ended, whatever its arrival in the trace.
+struct ClosedLoop {
+  int32_t users = 1;
+  Duration think_mean;
+};
+
 struct Trace {
   std::string name;
   std::vector<TraceRequest> requests;
+  std::optional<ClosedLoop> closed_loop;  // absent: open loop, arrivals as they stand
 };
 
 }  // namespace foretoken

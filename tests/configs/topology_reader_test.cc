@@ -177,10 +177,10 @@ TEST(OverrideTest, APathNamesElementsByIndexIdOrNameAndKeysWithDots) {
 }
 
 TEST(OverrideTest, TheLastOneWinsAndSectionsAppearAsNeeded) {
-  const Topology t = Accepted(kSmall, {"seed=4", "seed=5", "gateway.listen=127.0.0.1:9", "scheduler.weights.auto_stress=0.5"});
+  const Topology t = Accepted(kSmall, {"seed=4", "seed=5", "gateway.listen=127.0.0.1:9", "scheduler.weights.auto_tail=0.5"});
   EXPECT_EQ(t.seed, 5u);
   EXPECT_EQ(t.gateway->listen.port, 9);
-  EXPECT_EQ(t.scheduler.weights.auto_stress, 0.5);
+  EXPECT_EQ(t.scheduler.weights.auto_tail, 0.5);
 }
 
 TEST(OverrideTest, ItIsCheckedAsStrictlyAsTheFileAndNamedInItsErrors) {

@@ -73,88 +73,93 @@ class PowerOfTwo final : public Policy {
 };
 
 // A rule that is a formula over one candidate.
-using Formula = double (*)(const PolicyRequest&, const Candidate&);
+using Formula = double (*)(const PolicyRequest&, const Candidate&, const PolicyWeights&);
 
 class ByFormula final : public Policy {
  public:
-  ByFormula(std::string_view name, Formula formula) : name_(name), formula_(formula) {}
+  ByFormula(std::string_view name, Formula formula, const PolicyWeights& weights)
+      : name_(name), formula_(formula), weights_(weights) {}
   std::string_view name() const override { return name_; }
   PolicyNeeds needs() const override { return PolicyNeeds::kLoads; }
   void Score(const PolicyRequest& r, Candidates candidates, Prng&, Scores scores) override {
-    for (size_t i = 0; i < candidates.size(); ++i) scores[i] = formula_(r, candidates[i]);
+    for (size_t i = 0; i < candidates.size(); ++i) scores[i] = formula_(r, candidates[i], weights_);
   }
 
  private:
   std::string_view name_;
   Formula formula_;
+  PolicyWeights weights_;
 };
 
-double LeastRequests(const PolicyRequest&, const Candidate& c) { return c.load.requests; }
+double LeastRequests(const PolicyRequest&, const Candidate& c, const PolicyWeights&) { return c.load.requests; }
 
-double LeastTokens(const PolicyRequest&, const Candidate& c) {
+double LeastTokens(const PolicyRequest&, const Candidate& c, const PolicyWeights&) {
   return static_cast<double>(c.load.context_tokens + c.load.expected_output_left);
 }
 
 // (used + waiting demand) / capacity, as Llumnix's dispatch.
-double KvLoad(const PolicyRequest& r, const Candidate& c) {
+double KvLoad(const PolicyRequest& r, const Candidate& c, const PolicyWeights&) {
   const double demand = static_cast<double>(c.load.context_tokens) + NewPrefill(r, c);
   return demand / static_cast<double>(std::max<int64_t>(c.kv_tokens, 1));
 }
 
 // Weighted sum of queue depth, KV use and missing prefix, each scaled to 0..1 in its usual range, as llm-d's default scorers.
-double PrefixWeighted(const PolicyRequest& r, const Candidate& c) {
+double PrefixWeighted(const PolicyRequest& r, const Candidate& c, const PolicyWeights& w) {
   const double queue = std::min(1.0, c.load.prefilling / 128.0);
   const double kv =
       std::min(1.0, static_cast<double>(c.load.context_tokens) / static_cast<double>(std::max<int64_t>(c.kv_tokens, 1)));
   const double missing = NewPrefill(r, c) / static_cast<double>(std::max<int64_t>(r.meta->prompt_tokens.value(), 1));
-  return 2 * queue + 2 * kv + 3 * missing;
+  return w.prefix_queue * queue + w.prefix_kv * kv + w.prefix_missing * missing;
 }
 
 // Uncached prefill blocks + active decode blocks, as Dynamo's KV router.
-double KvRouterCost(const PolicyRequest& r, const Candidate& c) {
+double KvRouterCost(const PolicyRequest& r, const Candidate& c, const PolicyWeights& w) {
   constexpr double kBlock = 16;
-  return (static_cast<double>(c.load.prefill_tokens) + NewPrefill(r, c)) / kBlock +
+  return w.kv_router_prefill * (static_cast<double>(c.load.prefill_tokens) + NewPrefill(r, c)) / kBlock +
          static_cast<double>(c.load.context_tokens) / kBlock;
 }
 
-double LMetric(const PolicyRequest& r, const Candidate& c) {
+double LMetric(const PolicyRequest& r, const Candidate& c, const PolicyWeights&) {
   return (static_cast<double>(c.load.prefill_tokens) + NewPrefill(r, c)) * (c.load.requests + 1);
 }
 
 // (uncomputed + new prefill) x t_prefill_token x (batch + 1) + estimated output x step(batch, kv).
-double LMetricW(const PolicyRequest& r, const Candidate& c) {
+double LMetricW(const PolicyRequest& r, const Candidate& c, const PolicyWeights& w) {
   const double prefill = static_cast<double>(c.load.prefill_tokens) + NewPrefill(r, c);
   return prefill * PrefillTokenSeconds(c) * (c.load.requests + 1) +
-         static_cast<double>(r.expected_output.value()) * DecodeStepSeconds(c, c.load.requests + 1, c.load.context_tokens);
+         w.lmetricw_output * static_cast<double>(r.expected_output.value()) *
+             DecodeStepSeconds(c, c.load.requests + 1, c.load.context_tokens);
 }
 
 // For TTFT: half a step in flight + one decode step + the prefill work ahead.
-double V0(const PolicyRequest& r, const Candidate& c) {
+double V0(const PolicyRequest& r, const Candidate& c, const PolicyWeights& w) {
   const double step = DecodeStepSeconds(c, c.load.requests, c.load.context_tokens);
-  return 1.5 * step + (static_cast<double>(c.load.prefill_tokens) + NewPrefill(r, c)) * PrefillTokenSeconds(c);
+  return w.v0_steps * step + (static_cast<double>(c.load.prefill_tokens) + NewPrefill(r, c)) * PrefillTokenSeconds(c);
 }
 
 // Seconds of work outstanding: prefill left, and the output left shared by the batch.
-double LeastWorkLeft(const PolicyRequest& r, const Candidate& c) {
+double LeastWorkLeft(const PolicyRequest& r, const Candidate& c, const PolicyWeights& w) {
   const double prefill = (static_cast<double>(c.load.prefill_tokens) + NewPrefill(r, c)) * PrefillTokenSeconds(c);
   const double output = static_cast<double>(c.load.expected_output_left + r.expected_output.value());
-  return prefill + output / (c.load.requests + 1) * DecodeStepSeconds(c, c.load.requests + 1, c.load.context_tokens);
+  return prefill +
+         w.lwl_output * output / (c.load.requests + 1) * DecodeStepSeconds(c, c.load.requests + 1, c.load.context_tokens);
 }
 
 // Longest-processing-time view: prefill work ahead weighted by this request's own size.
-double Lpt(const PolicyRequest& r, const Candidate& c) {
+double Lpt(const PolicyRequest& r, const Candidate& c, const PolicyWeights&) {
   return (static_cast<double>(c.load.prefill_tokens) + NewPrefill(r, c)) * PrefillTokenSeconds(c);
 }
 
 // Consistent hashing with bounded load: the first of the session's hash order whose load is below 1.25 x the mean.
 class SessionAffinity final : public Policy {
  public:
+  explicit SessionAffinity(const PolicyWeights& w) : bound_(w.affinity_bound) {}
   std::string_view name() const override { return "session_affinity"; }
   PolicyNeeds needs() const override { return PolicyNeeds::kLoads; }
   void Score(const PolicyRequest& r, Candidates candidates, Prng&, Scores scores) override {
     double total = 1;
     for (const Candidate& c : candidates) total += c.load.requests;
-    const double bound = std::ceil(1.25 * total / static_cast<double>(candidates.size()));
+    const double bound = std::ceil(bound_ * total / static_cast<double>(candidates.size()));
     // Without a session every request is a session of its own: spread, never all to one.
     const uint64_t key = r.meta->session != 0 ? r.meta->session : Mix64(r.meta->id.value(), 0x5E55);
     for (size_t i = 0; i < candidates.size(); ++i) {
@@ -162,16 +167,18 @@ class SessionAffinity final : public Policy {
       scores[i] = candidates[i].load.requests < bound ? rank : 1 + candidates[i].load.requests;
     }
   }
+
+ private:
+  double bound_;
 };
 
 // The longest cached prefix while loads are balanced; the least loaded otherwise (as cache-aware routers do).
 class CacheAware final : public Policy {
  public:
+  explicit CacheAware(const PolicyWeights& w) : gap_(w.cache_gap), ratio_(w.cache_ratio) {}
   std::string_view name() const override { return "cache_aware"; }
   PolicyNeeds needs() const override { return PolicyNeeds::kLoads; }
   void Score(const PolicyRequest& r, Candidates candidates, Prng&, Scores scores) override {
-    constexpr int kGap = 32;
-    constexpr double kRatio = 1.1;
     int32_t lo = candidates[0].load.requests, hi = lo;
     int64_t best = 0;
     for (const Candidate& c : candidates) {
@@ -179,11 +186,14 @@ class CacheAware final : public Policy {
       hi = std::max(hi, c.load.requests);
       best = std::max(best, c.cached_tokens);
     }
-    const bool unbalanced = hi - lo > kGap && hi > kRatio * lo;
+    const bool unbalanced = hi - lo > gap_ && hi > ratio_ * lo;
     const bool match = best * 2 > r.meta->prompt_tokens.value();
     for (size_t i = 0; i < candidates.size(); ++i)
       scores[i] = !unbalanced && match ? -static_cast<double>(candidates[i].cached_tokens) : candidates[i].load.requests;
   }
+
+ private:
+  double gap_, ratio_;
 };
 
 struct NamedFormula {
@@ -203,14 +213,14 @@ constexpr NamedFormula kFormulas[] = {{"least_requests", LeastRequests},
 
 }  // namespace
 
-std::unique_ptr<Policy> MakeSimplePolicy(std::string_view name) {
+std::unique_ptr<Policy> MakeSimplePolicy(std::string_view name, const PolicyWeights& weights) {
   if (name == "random") return std::make_unique<Random>();
   if (name == "round_robin") return std::make_unique<RoundRobin>();
   if (name == "p2c") return std::make_unique<PowerOfTwo>();
-  if (name == "session_affinity") return std::make_unique<SessionAffinity>();
-  if (name == "cache_aware") return std::make_unique<CacheAware>();
+  if (name == "session_affinity") return std::make_unique<SessionAffinity>(weights);
+  if (name == "cache_aware") return std::make_unique<CacheAware>(weights);
   for (const NamedFormula& f : kFormulas)
-    if (f.name == name) return std::make_unique<ByFormula>(f.name, f.formula);
+    if (f.name == name) return std::make_unique<ByFormula>(f.name, f.formula, weights);
   return nullptr;
 }
 

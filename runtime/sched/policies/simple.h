@@ -10,5 +10,5 @@
 
 namespace foretoken {
 // Null: not one of these.
-std::unique_ptr<Policy> MakeSimplePolicy(std::string_view name);
+std::unique_ptr<Policy> MakeSimplePolicy(std::string_view name, const PolicyWeights& weights);
 }  // namespace foretoken

@@ -166,10 +166,46 @@ class EvalTest(unittest.TestCase):
         missed = [scale for scale, met in found["tried"] if met < 0.9]
         self.assertLessEqual(min(missed), found["rate_scale"] * 1.011)
 
+    def test_the_cheapest_fleet_meets_the_share_and_cheaper_ones_that_were_tried_do_not(self):
+        done = run("eval", "--find-fleet", "--topology", "configs/topologies/mixed-gpu.yaml", "--workload",
+                   "configs/workloads/azure-conv-2023.yaml", "--policy", "least_requests", "--limit", "300", "--rate", "12",
+                   "--instances-max", "3", "--price", "h100-llama-8b=4", "--price", "a100-llama-8b=1.8", "--price",
+                   "l40s-llama-8b=1", "--json")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        found = json.loads(done.stdout)
+        prices = [price for _, price, _ in found["tried"]]
+        self.assertEqual(prices, sorted(prices))
+        self.assertGreaterEqual(found["slo_attainment"], 0.9)
+        self.assertTrue(all(met < 0.9 for _, _, met in found["tried"][:-1]))
+        self.assertEqual((found["fleet"], found["price"]), (found["tried"][-1][0], prices[-1]))
+
+    def test_tuning_tries_as_many_points_for_every_policy_with_constants(self):
+        done = run("eval", self.file, "--out", os.path.join(self.out, "t"), "--tune", "--goal", "e2e_mean", "--json", "--set",
+                   "axes={scheduler.policy: [lmetricw, cache_aware, lmetric]}")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        tuned = {t["policy"]: t for t in json.loads(done.stdout)}
+        self.assertEqual({p: t["tried"] for p, t in tuned.items()}, {"lmetricw": 9, "cache_aware": 9, "lmetric": 1})
+        for t in tuned.values():
+            self.assertLessEqual(t["best"], t["default"])
+        self.assertEqual(list(tuned["lmetricw"]["weights"]), ["scheduler.weights.lmetricw_output"])
+
+    def test_a_workload_whose_trace_is_absent_is_left_out_aloud_and_stood_in_for_in_small(self):
+        with open(os.path.join(self.out, "gone.yaml"), "w", encoding="utf-8") as file:
+            file.write(f"name: gone\nkind: trace\nfile: nowhere.csv\nstand_in: {os.path.abspath('configs/workloads')}/steady.yaml\n")
+        both = ["--set", f"workloads=[gone.yaml, {os.path.abspath('configs/workloads')}/steady.yaml]"]
+        whole = run("eval", self.file, "--out", os.path.join(self.out, "w"), "--json", *both)
+        self.assertEqual(whole.returncode, 0, whole.stderr)
+        self.assertRegex(whole.stderr, r"skipped: .*gone\.yaml: its trace nowhere\.csv is not there")
+        self.assertEqual({r["workload"] for r in self.rows("w")}, {"steady"})
+        small = run("eval", self.file, "--out", os.path.join(self.out, "s"), "--json", "--smoke", *both)
+        self.assertEqual(small.returncode, 0, small.stderr)
+        self.assertEqual({r["workload"] for r in self.rows("s")}, {"gone", "steady"})
+
     def test_bad_input_says_what_to_give(self):
         for arguments, expected in {("eval",): "give an EXPERIMENT file", ("eval", self.file): "--out DIR",
                                     ("eval", "nowhere.yaml", "--out", "x"): "nowhere.yaml",
-                                    ("eval", "--find-capacity"): "--topology"}.items():
+                                    ("eval", "--find-capacity"): "--topology",
+                                    ("eval", "--find-fleet"): "--rate"}.items():
             done = run(*arguments)
             self.assertEqual((done.returncode, done.stdout), (2, ""))
             self.assertIn(expected, done.stderr)

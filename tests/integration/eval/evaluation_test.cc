@@ -51,6 +51,32 @@ TEST(EvaluationTest, ADifferenceBelowHalfAPercentIsATieHoweverCertain) {
   EXPECT_EQ(e.Compare(2, 0, FigureOf("e2e_mean"))->verdict, Verdict::kBetter);
 }
 
+// Blocks of one run: `values` are their E2E means.
+boost::json::object WithBlocks(boost::json::object row, const std::vector<double>& values) {
+  boost::json::array blocks;
+  for (const double v : values) blocks.emplace_back(boost::json::array{0.1, v, 1.0});
+  row["detail"] = boost::json::object{{"blocks", std::move(blocks)}};
+  return row;
+}
+
+TEST(EvaluationTest, TheBootstrapOverTimeIsWideWhereOnePieceDecides) {
+  const Evaluation plain = Given({{10}, {10}, {10}});
+  EXPECT_FALSE(plain.Bootstrap(1, 0, FigureOf("e2e_mean")).has_value()) << "no blocks, no interval";
+  std::vector<boost::json::object> rows;
+  rows.push_back(WithBlocks(plain.Row(0, 0), {10, 10, 10, 10, 10, 10}));
+  rows.push_back(WithBlocks(plain.Row(1, 0), {9, 9, 9, 9, 9, 9}));       // a little, always
+  rows.push_back(WithBlocks(plain.Row(2, 0), {10, 10, 10, 4, 10, 10}));  // the same in the mean, in one piece
+  const Evaluation e(plain.grid(), rows);
+  const std::optional<Interval> steady = e.Bootstrap(1, 0, FigureOf("e2e_mean")),
+                                once = e.Bootstrap(2, 0, FigureOf("e2e_mean"));
+  ASSERT_TRUE(steady && once);
+  EXPECT_NEAR(steady->low, -0.1, 1e-12);
+  EXPECT_NEAR(steady->high, -0.1, 1e-12);
+  EXPECT_LT(once->low, -0.15);
+  EXPECT_GT(once->high, -0.05);
+  EXPECT_FALSE(e.Bootstrap(1, 0, FigureOf("ttft_p99")).has_value()) << "blocks have means only";
+}
+
 TEST(EvaluationTest, OneSeedGivesNoVerdict) {
   EXPECT_EQ(Given({{10}, {5}, {20}}).Compare(1, 0, FigureOf("e2e_mean"))->verdict, Verdict::kUnknown);
 }

@@ -251,6 +251,47 @@ TEST(VirtualHostTest, ALoneInstanceIsAlwaysTheBestChoice) {
   EXPECT_EQ(r.regret_seconds, 0);
 }
 
+TEST(VirtualHostTest, AClosedLoopKeepsAtMostItsUsersRequestsOut) {
+  for (const std::string policy : {"min_e2e", "least_requests", "round_robin"}) {
+    SCOPED_TRACE(policy);
+    Seen seen;
+    RunOptions o = Options(3, policy, &seen);
+    Trace trace = RandomTrace(4, 300, 200);
+    trace.closed_loop = ClosedLoop{12, Duration::Millis(50)};
+    const RunResult r = Play(o, trace);
+    std::vector<std::pair<Instant, int>> changes;
+    for (const RunRequest& q : r.requests) {
+      ASSERT_EQ(q.outcome, OutcomeKind::kFinished);
+      changes.push_back({q.arrival, 1});
+      changes.push_back({q.finish, -1});
+    }
+    std::sort(changes.begin(), changes.end());
+    int out = 0, most = 0;
+    for (const auto& [at, change] : changes) most = std::max(most, out += change);
+    EXPECT_LE(most, 12);
+    EXPECT_GE(most, 10) << "users come back";
+  }
+}
+
+TEST(VirtualHostTest, InjectedErrorChangesChoicesAndInjectedBiasOnlyWhatIsPredicted) {
+  const Trace trace = RandomTrace(6, 300, 40);
+  const auto run = [&](PredictionFault fault) {
+    Seen seen;
+    RunOptions o = Options(4, "min_e2e", &seen);
+    o.injected = fault;
+    return Play(o, trace);
+  };
+  const auto moved = [](const RunResult& a, const RunResult& b) {
+    size_t n = 0;
+    for (size_t k = 0; k < a.requests.size(); ++k) n += a.requests[k].instance != b.requests[k].instance;
+    return n;
+  };
+  const RunResult right = run({}), biased = run({0, 1}), wrong = run({1, 0});
+  EXPECT_EQ(moved(right, biased), 0u) << "a factor that all share leaves the order";
+  EXPECT_NEAR(biased.requests[9].predicted_e2e.seconds(), 2 * right.requests[9].predicted_e2e.seconds(), 1e-6);
+  EXPECT_GT(moved(right, wrong), 60u);
+}
+
 TEST(VirtualHostTest, ARestartLosesNothingAndNothingRunsTwiceToItsEnd) {
   Seen seen;
   RunOptions o = Options(4, "min_e2e", &seen);

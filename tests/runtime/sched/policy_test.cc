@@ -160,6 +160,36 @@ TEST(PolicyTest, TheSloGuardExcludesACandidateWhoseTtftIsFarBehindTheBest) {
   EXPECT_EQ(s.Pick("slo", c), 0);
 }
 
+// On equal instances a TTFT far in the tail is not worth a little less harm to others; where speeds differ it is.
+TEST(PolicyTest, AutoGuardsTheTailOfTtftOnEqualInstancesOnly) {
+  const auto slow = std::make_shared<const AffineStepTime>(AffineStepTime::Coefficients{6e6, 90e3, 20e3, 30});
+  const auto fast = std::make_shared<const AffineStepTime>(AffineStepTime::Coefficients{6e6, 30e3, 20e3, 30});
+  const StepTimeModel models[] = {{fast, {}, 1, {}}, {slow, {}, 1, {}}};
+  Chooser s;
+  Prediction now, later;
+  now.ttft = Duration::Millis(40), now.e2e_alone = Duration::Seconds(2), now.externality = Duration::Seconds(4);
+  later.ttft = Duration::Millis(600), later.e2e_alone = Duration::Seconds(2), later.externality = Duration::Seconds(0);
+  for (const bool equal : {true, false}) {
+    auto c = Candidates(2);
+    c[0].prediction = &now, c[1].prediction = &later;
+    c[0].step_time = &models[0], c[1].step_time = &models[equal ? 0 : 1];
+    EXPECT_EQ(s.Pick("auto", c), equal ? 0 : 1) << (equal ? "equal" : "mixed");
+    EXPECT_EQ(s.Pick("slo", c), 1);
+  }
+}
+
+TEST(PolicyTest, TheConstantsOfSimpleRulesAreWeights) {
+  PolicyWeights queue_only;
+  queue_only.prefix_kv = queue_only.prefix_missing = 0;
+  Chooser s;
+  s.meta.prompt_tokens = TokenCount(1000);
+  auto c = Candidates(2);
+  c[0].load.prefilling = 3, c[0].cached_tokens = 900;
+  EXPECT_EQ(s.Pick("prefix_weighted", c), 0);
+  auto policy = std::move(MakePolicy("prefix_weighted", queue_only)).value();
+  EXPECT_EQ(s.PickWith(*policy, c), 1);
+}
+
 TEST(PolicyTest, ACandidateWithoutAPredictionRanksBehindEveryAnswer) {
   Chooser s;
   auto c = Candidates(2);
