@@ -52,6 +52,7 @@ InstanceId SchedulerCore::AddInstance(InstanceInfo info) {
   instances_.push_back(std::move(info));
   ledger_.AddInstance();
   down_until_.emplace_back();
+  reserved_last_.push_back(0);
   return id;
 }
 
