@@ -55,8 +55,13 @@ void ClientSession::Handle() {
   state_ = State::kBusy;
   const std::string_view path = head_.path();
   const bool get = head_.method == "GET" || head_.method == "HEAD";
-  const GatewayError wrong_method{
-      405, "This address does not take " + head_.method + ".", "invalid_request_error", "", "method_not_allowed", {}};
+  const GatewayError wrong_method{405,
+                                  "This address does not take " + head_.method + ".",
+                                  "invalid_request_error",
+                                  "",
+                                  "method_not_allowed",
+                                  {},
+                                  endpoint_ ? "POST" : "GET, HEAD"};
   if (endpoint_) {
     if (head_.method != "POST") return SendError(wrong_method);
     if (gateway_.draining()) return SendError({503, "This gateway is shutting down.", "server_error", "", "draining", 1});
@@ -149,7 +154,13 @@ void ClientSession::HandleWorkers() {
     return Answer(json::serialize(json::object{{"id", added->value()}, {"url", url}, {"status", "accepted"}}), accepted);
   }
   if (head_.method != "DELETE")
-    return SendError({405, "Workers take GET, POST and DELETE.", "invalid_request_error", "", "method_not_allowed", {}});
+    return SendError({405,
+                      "Workers take GET, POST and DELETE.",
+                      "invalid_request_error",
+                      "",
+                      "method_not_allowed",
+                      {},
+                      "GET, HEAD, POST, DELETE"});
   if (!gateway_.RemoveEngine(url))
     return SendError({404, "There is no worker \"" + url + "\" here.", "invalid_request_error", "url", "", {}});
   Answer(json::serialize(json::object{{"url", url}, {"status", "removed"}}), {});

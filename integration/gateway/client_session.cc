@@ -294,6 +294,7 @@ void ClientSession::SendError(const GatewayError& error) {
   AnswerOptions options;
   options.status = error.status;
   options.retry_after_s = error.retry_after_s;
+  options.allow = error.allow;
   Answer(ErrorObject(error), options);
 }
 

@@ -46,6 +46,27 @@ bool IsHopByHop(http::field f) {
   }
 }
 
+// Removes the fields that a Connection field named: they too are between two neighbours only.
+void DropNamed(const std::string& connection, std::string& forwarded) {
+  for (size_t at = 0; at < connection.size();) {
+    const size_t end = std::min(connection.find(',', at), connection.size());
+    std::string_view name = std::string_view(connection).substr(at, end - at);
+    at = end + 1;
+    while (!name.empty() && (name.front() == ' ' || name.front() == '\t')) name.remove_prefix(1);
+    while (!name.empty() && (name.back() == ' ' || name.back() == '\t')) name.remove_suffix(1);
+    for (size_t line = 0; !name.empty() && line < forwarded.size();) {
+      const size_t next = forwarded.find("\r\n", line) + 2;
+      const bool named = forwarded[std::min(line + name.size(), forwarded.size() - 1)] == ':' &&
+                         iequals(View(forwarded.data() + line, name.size()), View(name.data(), name.size()));
+      if (named) {
+        forwarded.erase(line, next - line);
+      } else {
+        line = next;
+      }
+    }
+  }
+}
+
 // What both kinds of head have in common; bodies are not parsed here.
 template <bool kRequest>
 class HeadParser : public http::basic_parser<kRequest> {
@@ -83,6 +104,8 @@ class RequestParser final : public HeadParser<true> {
  public:
   RequestParser(const HeadOptions& options, RequestHead& head) : options_(options), head_(head) {}
 
+  const std::string& connection() const { return connection_; }
+
  private:
   void on_request_impl(http::verb, View method, View target, int version, Code&) override {
     head_.method.assign(method.data(), method.size());
@@ -102,6 +125,7 @@ class RequestParser final : public HeadParser<true> {
       return;
     }
     if (f == http::field::upgrade) head_.has_upgrade = true;
+    if (f == http::field::connection) connection_.append(value.data(), value.size()).append(",");
     if (f == http::field::host || IsHopByHop(f)) return;
     if (f == http::field::authorization) head_.authorization.assign(value.data(), value.size());
     if (f == http::field::unknown || (name.size() > 2 && (name[0] | 0x20) == 'x' && name[1] == '-')) OwnField(name, value);
@@ -133,6 +157,7 @@ class RequestParser final : public HeadParser<true> {
 
   const HeadOptions& options_;
   RequestHead& head_;
+  std::string connection_;  // what Connection fields say, one after another
 };
 
 class ResponseParser final : public HeadParser<false> {
@@ -188,6 +213,7 @@ HeadResult ParseRequestHead(std::string_view bytes, const HeadOptions& options, 
   if (const auto length = parser.content_length()) head.content_length = *length;
   head.chunked = parser.chunked();
   head.keep_alive = parser.keep_alive();
+  DropNamed(parser.connection(), head.forwarded);
   return result;
 }
 

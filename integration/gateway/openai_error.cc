@@ -63,6 +63,11 @@ std::string WholeAnswer(std::string_view body, const AnswerOptions& o) {
     out += "\r\n";
   }
   if (o.retry_after_s) out += "Retry-After: " + std::to_string(*o.retry_after_s) + "\r\n";
+  if (!o.allow.empty()) {
+    out += "Allow: ";
+    out += o.allow;
+    out += "\r\n";
+  }
   if (!o.keep_alive) out += "Connection: close\r\n";
   out += "\r\n";
   if (!o.head_only) out += body;

@@ -14,6 +14,7 @@ struct GatewayError {
   std::string param;  // empty: null
   std::string code;   // empty: null
   std::optional<int> retry_after_s;
+  std::string_view allow = {};  // of a 405: the methods that the address takes
 };
 
 std::string_view ReasonPhrase(int status);
@@ -28,6 +29,7 @@ struct AnswerOptions {
   std::string_view request_id;
   bool keep_alive = true;
   std::optional<int> retry_after_s;
+  std::string_view allow;  // Allow; empty: none
   bool head_only = false;
 };
 std::string WholeAnswer(std::string_view body, const AnswerOptions& options);
