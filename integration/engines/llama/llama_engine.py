@@ -11,6 +11,7 @@ Neither the packages nor what is built of them is part of this repository.
 import argparse
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -182,8 +183,11 @@ def main():
             print(folder)
             return 0
         server = Server(folder, options.port, options.law).wait()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: server.process.terminate())
         print(f"llama engine: listening on {server.url}", flush=True)
-        return server.process.wait()
+        server.process.wait()
+        return 0
     except Unavailable as problem:
         print(f"llama engine: {problem}", file=sys.stderr)
         return 1

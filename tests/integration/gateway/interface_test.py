@@ -29,6 +29,16 @@ class InterfaceTest(unittest.TestCase):
     def received(self):
         return sum(engine.stats()["received"] for engine in self.engines)
 
+    def many_at_once(self, count):
+        """So many requests open together, all answered."""
+        connections = [rig.Connection(self.port) for _ in range(count)]
+        for connection in connections:
+            connection.send(request_bytes("POST", CHAT, chat(stream=True, tokens=30)))
+        statuses = [connection.answer().status for connection in connections]
+        for connection in connections:
+            connection.close()
+        return statuses == [200] * count
+
     def last(self):
         """Head and body of the one request that an engine got."""
         [stats] = [s for engine in self.engines if (s := engine.stats())["received"] == 1]
@@ -172,8 +182,7 @@ class InterfaceTest(unittest.TestCase):
         engine = rig.Engine(ttft="1ms")
         try:
             self.assertIn(ask(self.port, "POST", "/workers", {"url": engine.url}).status, (200, 201, 202))
-            rig.wait_until(lambda: [ask_chat(self.port) for _ in range(3)] and engine.stats()["received"] > 0,
-                           what="a request to the new engine")
+            rig.wait_until(lambda: self.many_at_once(40) and engine.stats()["received"] > 0, what="a request to the new engine")
             self.assertIn(ask(self.port, "DELETE", f"/workers?url={engine.url}").status, (200, 202, 204))
             self.assertNotIn(str(engine.port), ask(self.port, "GET", "/workers").body.decode())
             engine.reset()

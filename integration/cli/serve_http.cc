@@ -1,0 +1,36 @@
+#include "integration/cli/serve_http.h"
+
+#include <chrono>
+#include <iostream>
+#include <thread>
+
+#include "integration/cli/commands.h"
+#include "integration/serve/http_front.h"
+
+namespace foretoken {
+
+int ServeHttp(const Topology& topology, const ServeHttpOptions& options) {
+  HttpFrontOptions front_options;
+  front_options.topology = &topology;
+  front_options.gateway = options.gateway;
+  front_options.any_port = options.any_port;
+  front_options.first_port = options.first_port;
+  auto front = HttpFront::Start(front_options);
+  if (!front.ok()) {
+    std::cerr << "foretoken serve: " << front.error().message << "\n";
+    return kExitUsage;
+  }
+  for (const auto& [name, url] : (*front)->instances()) std::cout << "  " << name << " at " << url << "\n";
+  if (options.gateway) std::cout << "foretoken gateway: listening on " << (*front)->gateway_url() << "\n";
+  std::cout << "Try:\n  " << (*front)->Curl() << "\nCtrl-C drains and ends." << std::endl;
+  const auto begun = std::chrono::steady_clock::now();
+  const auto over = [&] {
+    return options.seconds > 0 && std::chrono::steady_clock::now() - begun >= std::chrono::duration<double>(options.seconds);
+  };
+  while (!options.stop_requested() && !over()) std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  if ((*front)->Stop()) return kExitOk;
+  std::cerr << "foretoken serve: not all requests had ended when the time to drain was over\n";
+  return kExitFailed;
+}
+
+}  // namespace foretoken
