@@ -13,6 +13,7 @@ import time
 PROGRAM = os.path.abspath(os.environ.get("FORETOKEN_PROGRAM", "integration/cli/foretoken"))
 MODEL = "fake-model"
 LIMIT = 30.0  # seconds; for anything that should take milliseconds
+PLAIN = "ASAN_OPTIONS" not in os.environ  # a sanitizer's memory is not the program's
 
 
 def report(what, seconds, goal=""):
@@ -117,6 +118,17 @@ class Gateway(Process):
         urls = [engine if isinstance(engine, str) else engine.url for engine in engines]
         super().__init__("gateway", "--host", "127.0.0.1", "--port", 0, "--prometheus-port", 0, "--policy", policy, *flags,
                          "--worker-urls", *urls)
+
+    def close(self):
+        ended = self.process.poll()
+        said = self.error_text()[-2000:] if ended not in (None, 0) else ""
+        if not PLAIN and ended is None:  # it reports leaks at its end
+            self.process.send_signal(signal.SIGTERM)
+            ended = self.process.wait(timeout=LIMIT * 2)
+            said = self.error_text()[-20_000:]
+        super().close()
+        if ended not in (None, 0) and not (ended == 1 and "had ended when the time to drain" in said):
+            raise AssertionError(f"the gateway ended with {ended}: {said}")
 
 
 class Answer:
