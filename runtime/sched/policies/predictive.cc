@@ -82,7 +82,8 @@ class BestTtftTail {
 
 // The slo score, and where nothing is at stake but TTFT - instances are equal, nearly all targets are met, first tokens come well in
 // time - a cost of TTFT that grows with its square: there its tail is what is left to win; under stress or on mixed GPUs it would
-// cost more targets than it is worth (docs/evaluation.md). The choice is made anew for every decision, from the instances' step
+// cost more targets than it is worth. While most targets are missed anyway, own E2E + harm to others: bounds and weights on TTFT would
+// bind all the time, and what drains the queues soonest serves everybody (docs/evaluation.md). The choice is made anew for every decision, from the instances' step
 // times and from what was predicted lately.
 class AutoPolicy final : public Policy {
  public:
@@ -90,7 +91,13 @@ class AutoPolicy final : public Policy {
   std::string_view name() const override { return "auto"; }
   PolicyNeeds needs() const override { return PolicyNeeds::kExternality; }
   void Score(const PolicyRequest& r, Candidates candidates, Prng&, Scores scores) override {
-    SloScores(candidates, w_, scores);
+    overloaded_ = missed_ > (overloaded_ ? kRelieved : kOverload);
+    if (overloaded_) {
+      for (size_t i = 0; i < candidates.size(); ++i)
+        scores[i] = candidates[i].prediction ? ScoreOf(score_rule(), *candidates[i].prediction) : Unanswered(candidates[i]);
+    } else {
+      SloScores(candidates, w_, scores);
+    }
     double best = kExcluded;
     for (const Candidate& c : candidates)
       if (c.prediction) best = std::min(best, c.prediction->ttft.seconds());
@@ -101,9 +108,11 @@ class AutoPolicy final : public Policy {
     const auto chosen = static_cast<size_t>(std::min_element(scores.begin(), scores.end()) - scores.begin());
     if (candidates[chosen].prediction != nullptr) missed_ += kForget * (candidates[chosen].prediction->slo_violation - missed_);
   }
-  ScoreRule score_rule() const override { return SloRule(w_); }
+  ScoreRule score_rule() const override { return overloaded_ ? ScoreRule{ScoreKind::kExternality} : SloRule(w_); }
 
  private:
+  static constexpr double kOverload = 0.3;      // expected share of missed targets from which on it is overload,
+  static constexpr double kRelieved = 0.2;      // and below which it is over
   static constexpr double kWellInTime = 0.7;    // of the TTFT target
   static constexpr double kStress = 0.02;       // expected share of missed targets (policy-findings: "below about 98 %")
   static constexpr double kForget = 1.0 / 200;  // of that share, per decision
@@ -130,6 +139,7 @@ class AutoPolicy final : public Policy {
 
   PolicyWeights w_;
   BestTtftTail tail_;
+  bool overloaded_ = false;
   double missed_ = 0;  // expected share of missed targets of what was chosen lately
 };
 

@@ -178,6 +178,25 @@ TEST(PolicyTest, AutoGuardsTheTailOfTtftOnEqualInstancesOnly) {
   }
 }
 
+// Where most targets are missed whatever is done, neither the guard nor the first token's weight decides: E2E and harm do.
+TEST(PolicyTest, AutoGoesByHarmWhileMostTargetsAreMissed) {
+  Chooser s;
+  Prediction early, kind;
+  early.ttft = Duration::Seconds(2), early.e2e_alone = Duration::Seconds(6), early.externality = Duration::Seconds(20);
+  kind.ttft = Duration::Seconds(9), kind.e2e_alone = Duration::Seconds(12), kind.externality = Duration::Seconds(1);
+  early.slo_violation = kind.slo_violation = 1;
+  auto c = Candidates(2);
+  c[0].prediction = &early, c[1].prediction = &kind;
+  auto policy = std::move(MakePolicy("auto", {})).value();
+  EXPECT_EQ(s.PickWith(*policy, c), 0) << "not known to be overloaded yet: the guard holds";
+  for (int k = 0; k < 300; ++k) s.PickWith(*policy, c);
+  EXPECT_EQ(s.PickWith(*policy, c), 1);
+  EXPECT_EQ(policy->score_rule().kind, ScoreKind::kExternality);
+  early.slo_violation = kind.slo_violation = 0;
+  for (int k = 0; k < 600; ++k) s.PickWith(*policy, c);
+  EXPECT_EQ(s.PickWith(*policy, c), 0) << "relieved";
+}
+
 TEST(PolicyTest, TheConstantsOfSimpleRulesAreWeights) {
   PolicyWeights queue_only;
   queue_only.prefix_kv = queue_only.prefix_missing = 0;
