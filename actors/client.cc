@@ -61,7 +61,7 @@ class ClientShell {
 
  private:
   ClientLog& log() { return *options_.log; }
-  RunRequest& record(RequestId id) { return log().requests[id.value() - 1]; }
+  RunRequest& record(RequestId id) { return log().requests[id.value() - options_.trace->requests.front().meta.id.value()]; }
 
   void Submit(size_t index) {
     const std::shared_ptr<const Trace>& trace = options_.trace;

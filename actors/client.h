@@ -26,7 +26,7 @@ struct ClientLog {
 };
 
 struct ClientActorOptions {
-  std::shared_ptr<const Trace> trace;  // ids count from 1; arrivals on the clock's time
+  std::shared_ptr<const Trace> trace;  // ids are consecutive; arrivals on the clock's time
   std::shared_ptr<ClientLog> log;
   bool paced = false;          // submit each request at its arrival
   std::function<void()> done;  // called in the actor when all have ended; may be empty

@@ -42,20 +42,12 @@ class ClusterBuilder {
     return policy.value()->needs();
   }
 
-  bool liveness() const { return (faults_ || options_.heartbeats) && run_.level != SyncLevel::kNone; }
+  bool heartbeats() const { return faults_ || options_.heartbeats; }
 
   Status AddInstances() {
     for (uint32_t k = 0; k < run_.instances.size(); ++k) {
-      InstanceCore::Options o;
-      o.instance = InstanceId(k);
-      o.engine = run_.instances[k].engine;
-      o.level = run_.level;
-      o.poll_interval = run_.poll_interval;
-      if (faults_ || options_.heartbeats) o.heartbeat = run_.heartbeat;
-      o.exact_snapshots = run_.exact_snapshots;
-      o.clock = run_.faults.ClockOf(run_.instances[k].name);
-      auto core = InstanceCore::Make(std::move(o));
-      if (!core.ok()) return Error{run_.instances[k].name + ": " + core.error().message};
+      auto core = MakeInstanceCore(run_, k, heartbeats(), Epoch(1));
+      if (!core.ok()) return core.error();
       if (options_.on_instance) options_.on_instance(**core);
       const auto for_engine = [make = options_.for_engine, k](const RequestMeta& r) { return make(InstanceId(k), r); };
       cluster_.instances.push_back(SpawnInstance(system_, clock_, {InstanceId(k), std::move(core).value(), for_engine}));
@@ -74,25 +66,6 @@ class ClusterBuilder {
     return SpawnLink(system_, clock_, {std::move(link).value(), to, k});
   }
 
-  Result<std::unique_ptr<SimulatorCore>> MakeCore(uint32_t k) const {
-    auto lengths = run_.make_lengths(run_.scheduler.seed);
-    if (!lengths.ok()) return lengths.error();
-    InstanceProfile profile = run_.instances[k].profile;
-    profile.instance = InstanceId(k);
-    auto predictor = run_.make_predictor(profile, lengths->get());
-    if (!predictor.ok()) return Error{run_.instances[k].name + ": " + predictor.error().message};
-    SimulatorCore::Options o{profile,
-                             run_.level,
-                             run_.sequencer,
-                             run_.stale_after,
-                             run_.dead_after,
-                             run_.confirm_timeout,
-                             liveness(),
-                             run_.faults.ClockOf(run_.instances[k].name) != ClockSkew{},
-                             HasControlLinks(run_.faults)};
-    return std::make_unique<SimulatorCore>(std::move(o), std::move(predictor).value(), std::move(lengths).value());
-  }
-
   Status AddSimulators() {
     if (!mirrors_) return Status();
     const uint32_t n = static_cast<uint32_t>(run_.instances.size());
@@ -102,7 +75,7 @@ class ClusterBuilder {
       SimulatorActorOptions o;
       const uint32_t count = std::min(shard, n - first);
       for (uint32_t k = first; k < first + count; ++k) {
-        auto core = MakeCore(k);
+        auto core = MakeSimulatorCore(run_, k, heartbeats());
         if (!core.ok()) return core.error();
         o.cores.push_back(std::move(core).value());
         if (options_.on_simulator) options_.on_simulator(*o.cores.back());
@@ -155,6 +128,7 @@ class ClusterBuilder {
       o.instances = cluster_.instances;
       o.open_rounds_max = options_.open_rounds_max;
       o.on_decision = options_.on_decision;
+      if (options_.recorder) o.record = options_.recorder(static_cast<uint32_t>(k));
       auto scheduler = SpawnScheduler(system_, clock_, std::move(o));
       if (!scheduler.ok()) return scheduler.error();
       cluster_.schedulers.push_back(*scheduler);
@@ -199,6 +173,40 @@ class ClusterBuilder {
 void Cluster::Stop() const {
   for (const auto* actors : {&schedulers, &links, &control_links, &simulators, &instances})
     for (const caf::actor& a : *actors) caf::anon_send_exit(a, caf::exit_reason::user_shutdown);
+}
+
+Result<std::unique_ptr<InstanceCore>> MakeInstanceCore(const RunOptions& run, uint32_t k, bool heartbeats, Epoch first_epoch) {
+  InstanceCore::Options o;
+  o.instance = InstanceId(k);
+  o.engine = run.instances[k].engine;
+  o.level = run.level;
+  o.poll_interval = run.poll_interval;
+  if (heartbeats) o.heartbeat = run.heartbeat;
+  o.exact_snapshots = run.exact_snapshots;
+  o.clock = run.faults.ClockOf(run.instances[k].name);
+  o.first_epoch = first_epoch;
+  auto core = InstanceCore::Make(std::move(o));
+  if (!core.ok()) return Error{run.instances[k].name + ": " + core.error().message};
+  return core;
+}
+
+Result<std::unique_ptr<SimulatorCore>> MakeSimulatorCore(const RunOptions& run, uint32_t k, bool heartbeats) {
+  auto lengths = run.make_lengths(run.scheduler.seed);
+  if (!lengths.ok()) return lengths.error();
+  InstanceProfile profile = run.instances[k].profile;
+  profile.instance = InstanceId(k);
+  auto predictor = run.make_predictor(profile, lengths->get());
+  if (!predictor.ok()) return Error{run.instances[k].name + ": " + predictor.error().message};
+  SimulatorCore::Options o{profile,
+                           run.level,
+                           run.sequencer,
+                           run.stale_after,
+                           run.dead_after,
+                           run.confirm_timeout,
+                           heartbeats && run.level != SyncLevel::kNone,
+                           run.faults.ClockOf(run.instances[k].name) != ClockSkew{},
+                           HasControlLinks(run.faults)};
+  return std::make_unique<SimulatorCore>(std::move(o), std::move(predictor).value(), std::move(lengths).value());
 }
 
 Result<Cluster> SpawnCluster(caf::actor_system& system, const HostClock& clock, const RunOptions& run,

@@ -13,6 +13,7 @@
 #include "runtime/engine/engine_core.h"
 #include "runtime/eval/virtual_host.h"
 #include "runtime/sched/scheduler_core.h"
+#include "schema/record.h"
 
 namespace foretoken {
 
@@ -22,6 +23,8 @@ struct ClusterOptions {
   bool heartbeats = false;        // also without faults: live, silence means something
   std::function<EngineRequest(InstanceId, const RequestMeta&)> for_engine;
   std::function<void(const DecisionRecord&)> on_decision;  // called in SCHEDULER actors; may be empty
+  std::function<std::function<void(LogRecord)>(uint32_t scheduler)>
+      recorder;  // SchedulerActorOptions::record of each; may be empty
   // For tests that check invariants on one thread: each core, once, before its actor owns it; valid as long as the actor. May be empty.
   std::function<void(const InstanceCore&)> on_instance;
   std::function<void(const SimulatorCore&)> on_simulator;
@@ -37,6 +40,10 @@ struct Cluster {
   // Ends every actor. Live: await their end with the actor system's destructor or await_all_actors_done().
   void Stop() const;
 };
+
+// The cores of instance k of a run, for hosts that wire actors in another way. `heartbeats`: silence means something.
+Result<std::unique_ptr<InstanceCore>> MakeInstanceCore(const RunOptions& run, uint32_t k, bool heartbeats, Epoch first_epoch);
+Result<std::unique_ptr<SimulatorCore>> MakeSimulatorCore(const RunOptions& run, uint32_t k, bool heartbeats);
 
 // Error: what in the options cannot be run.
 Result<Cluster> SpawnCluster(caf::actor_system& system, const HostClock& clock, const RunOptions& run,

@@ -43,6 +43,7 @@ struct PredictedReply {
   DecisionId decision;
   std::vector<Prediction> predictions;  // of the targets hosted there
   Stamps stamps;
+  std::vector<InstanceId> unreachable = {};  // of the targets: no answer can come from these
 };
 // EnqueueReply, from a SIMULATOR host: a guarded reservation was accepted or overtaken.
 // TokenEvent, from an INSTANCE: the first token of a request came out.
@@ -55,6 +56,11 @@ struct WithdrawCall {
 struct CandidateCall {
   InstanceId instance;
   bool usable = true;
+};
+// From the operator: another policy or other weights, checked beforehand.
+struct PolicyCall {
+  std::string policy;
+  PolicyWeights weights;
 };
 // From anyone: answered by a SchedulerStatus.
 struct StatusQuery {};
@@ -161,6 +167,7 @@ CAF_ALLOW_UNSAFE_MESSAGE_TYPE(foretoken::TokenEvent)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(foretoken::RequestOutcome)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(foretoken::WithdrawCall)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(foretoken::CandidateCall)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(foretoken::PolicyCall)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(foretoken::StatusQuery)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(foretoken::StreamCall)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(foretoken::PredictCall)

@@ -52,11 +52,15 @@ class SchedulerShell final : private SchedulerEffects {
   void On(const PredictedReply& reply) {
     if (options_.on_reply) options_.on_reply(reply);
     const Instant now = clock_.Now();
+    if (options_.record) Record(now, PredictionBatch{reply.decision, reply.predictions, reply.unreachable, reply.stamps});
     for (const Prediction& p : reply.predictions) core_->OnPrediction(reply.decision, p, now, *this);
+    for (const InstanceId i : reply.unreachable) core_->OnUnreachable(reply.decision, i, now, *this);
     Pump();
   }
   void On(const EnqueueReply& reply) {
-    core_->OnEnqueueReply(reply, clock_.Now(), *this);
+    const Instant now = clock_.Now();
+    if (options_.record) Record(now, reply);
+    core_->OnEnqueueReply(reply, now, *this);
     Pump();
   }
   void On(const Tick& tick) {
@@ -64,6 +68,7 @@ class SchedulerShell final : private SchedulerEffects {
     while (!deadlines_.empty() && deadlines_.front().at <= now) {
       const DecisionId decision = deadlines_.front().decision;
       deadlines_.pop_front();
+      if (options_.record && core_->IsOpen(decision)) options_.record({now, 0, DeadlineRecord{decision}});
       core_->OnDeadline(decision, now, *this);
     }
     ForgetClosed();
@@ -81,7 +86,12 @@ class SchedulerShell final : private SchedulerEffects {
     Pump();
   }
   void On(const CandidateCall& call) {
+    if (options_.record) options_.record({clock_.Now(), 0, CandidateRecord{call.instance, call.usable}});
     core_->SetState(call.instance, call.usable ? InstanceState::kServing : InstanceState::kDead);
+  }
+  void On(const PolicyCall& call) {
+    const foretoken::Status set = core_->SetPolicy(call.policy, call.weights);
+    if (set.ok() && options_.record) options_.record({clock_.Now(), 0, PolicyRecord{call.policy, call.weights}});
   }
   SchedulerStatus Status() const {
     SchedulerStatus s{core_->counters(), core_->open_rounds(), queue_.size(), core_->ledger().assigned(), 0};
@@ -125,20 +135,34 @@ class SchedulerShell final : private SchedulerEffects {
       SendTo(e.client, RejectNote{request.id, OutcomeReason::kShed});  // the id is in use: never placed twice
       return;
     }
-    core_->OnSchedule(request, clock_.Now(), *this);
+    const Instant now = clock_.Now();
+    if (options_.record) Record(now, Schedule{request, e.call.submitted});
+    core_->OnSchedule(request, now, *this);
   }
-  void Do(const TokenEvent& e) { core_->OnFirstToken(e.request); }
+  void Do(const TokenEvent& e) {
+    if (options_.record) Record(clock_.Now(), e);
+    core_->OnFirstToken(e.request);
+  }
   void Do(const RequestOutcome& o) {
     Held* held = held_.Find(o.request.value());
+    const bool cancelled =
+        o.kind == OutcomeKind::kCancelled || (o.kind != OutcomeKind::kFinished && held != nullptr && held->withdrawn);
+    if (o.kind != OutcomeKind::kFinished && !cancelled && held == nullptr) return;
+    const Instant now = clock_.Now();
+    if (options_.record) {
+      RequestOutcome taken = o;
+      if (cancelled) taken.kind = OutcomeKind::kCancelled;
+      Record(now, taken);
+    }
     if (o.kind == OutcomeKind::kFinished) {
       core_->OnFinished(o.request, o.output_tokens);
       held_.Erase(o.request.value());
-    } else if (o.kind == OutcomeKind::kCancelled || (held != nullptr && held->withdrawn)) {
+    } else if (cancelled) {
       core_->OnCancelled(o.request, *this);
       held_.Erase(o.request.value());
-    } else if (held != nullptr) {
+    } else {
       const RequestPtr request = held->request;  // a rejection ends `held`
-      core_->OnEngineFailure(*request, o.reason, clock_.Now(), *this);
+      core_->OnEngineFailure(*request, o.reason, now, *this);
     }
   }
   void Do(const WithdrawCall& w) {
@@ -196,6 +220,7 @@ class SchedulerShell final : private SchedulerEffects {
   void Reject(RequestId request, OutcomeReason reason) override {
     const Held* held = held_.Find(request.value());
     if (held == nullptr) return;
+    if (options_.record) options_.record({clock_.Now(), 0, RejectionRecord{request, reason}});
     SendTo(held->client, RejectNote{request, reason});
     held_.Erase(request.value());
   }
@@ -206,6 +231,7 @@ class SchedulerShell final : private SchedulerEffects {
     note.decision = {r.decision, r.request, {{r.instance, PlacementRole::kWhole}}, OutcomeReason::kNone, r.predictor,
                      r.score,    {}};
     note.decision.stamps = {held->submitted, held->submitted, r.at};
+    if (options_.record) Record(r.at, note.decision);
     note.predicted = r.predicted;
     if (r.predicted) note.prediction = r.prediction;
     SendTo(held->client, std::move(note));
@@ -223,14 +249,19 @@ class SchedulerShell final : private SchedulerEffects {
   }
   void GiveUp(DecisionId decision, uint32_t h) {
     const SimulatorHost& host = options_.simulators[h];
-    for (uint32_t k = 0; k < host.count; ++k)
-      core_->OnUnreachable(decision, InstanceId(host.first.value() + k), clock_.Now(), *this);
+    for (uint32_t k = 0; k < host.count; ++k) {
+      const InstanceId instance(host.first.value() + k);
+      const Instant now = clock_.Now();
+      if (options_.record) Record(now, PredictionBatch{decision, {}, {instance}, {}});
+      core_->OnUnreachable(decision, instance, now, *this);
+    }
   }
   // Through a link the sender is the link of the way back: answers take it.
   void SendToHost(uint32_t h, const caf::message& message) {
     if (route_.forth.empty()) return self_->send(options_.simulators[h].actor, message);
     caf::send_as(route_.back[h], route_.forth[h], message);
   }
+  void Record(Instant now, Message message) { options_.record({now, 0, std::move(message)}); }
   template <class M>
   void SendTo(const caf::strong_actor_ptr& to, M message) {
     if (to) self_->send(caf::actor_cast<caf::actor>(to), std::move(message));
@@ -278,6 +309,7 @@ caf::behavior Scheduler(caf::stateful_actor<SchedulerState>* self, const std::sh
       [shell](const RequestOutcome& outcome) { shell->Offer(outcome); },
       [shell](const WithdrawCall& call) { shell->Offer(call); },
       [shell](const CandidateCall& call) { shell->On(call); },
+      [shell](const PolicyCall& call) { shell->On(call); },
       [shell](const Tick& tick) { shell->On(tick); },
       [shell](StatusQuery) { return shell->Status(); },
   };

@@ -12,6 +12,7 @@
 #include "runtime/base/result.h"
 #include "runtime/sched/scheduler_core.h"
 #include "runtime/workload/length_estimator.h"
+#include "schema/record.h"
 
 namespace foretoken {
 
@@ -31,7 +32,10 @@ struct SchedulerActorOptions {
   // Rounds open at once; what comes beyond waits its turn, in order. 1: strictly one after another, as the plain virtual host.
   size_t open_rounds_max = 1024;
   std::function<void(const DecisionRecord&)> on_decision;  // called in the actor; may be empty
-  std::function<void(const PredictedReply&)> on_reply;     // likewise, before the reply is used
+  // Everything that the core takes, with the time that it is told, and what it decides, in order (the number of the SCHEDULER is left
+  // to the receiver). Called in the actor; may be empty.
+  std::function<void(LogRecord)> record;
+  std::function<void(const PredictedReply&)> on_reply;  // likewise, before the reply is used
 };
 
 // Error: as SchedulerCore::Make.

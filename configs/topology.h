@@ -83,6 +83,8 @@ struct SchedulerSpec {
   Hosting hosting = Hosting::kActor;
   int32_t shard_size = 64;  // SIMULATORs per actor under kShard
   RepickRule repick = RepickRule::kVersioned;
+  int32_t predict_max = 0;  // > 0: only so many candidates, the best by loads, are asked for predictions
+  std::string prefilter = "lmetricw";
   int32_t retry_max = 3;        // after an engine's refusal
   int32_t retry_max_crash = 1;  // after a crash or restart under the request
   double shed_above = 0;        // > 0: refuse when the best candidate's P(SLO violation) exceeds it; 0: never
@@ -114,7 +116,8 @@ struct NodeSpec {
   Address listen;
   bool scheduler = false;
   bool gateway = false;
-  std::vector<InstanceId> instances;  // INSTANCE and SIMULATOR of these
+  std::vector<InstanceId> instances;   // INSTANCE of these
+  std::vector<InstanceId> simulators;  // SIMULATOR of these; the same ones unless the file parts them
 };
 
 struct TlsSpec {

@@ -30,6 +30,9 @@ constexpr std::pair<std::string_view, RepickRule> kRepicks[] = {{"versioned", Re
 constexpr std::pair<std::string_view, SyncLevel> kLevels[] = {
     {"none", SyncLevel::kNone}, {"poll", SyncLevel::kPoll}, {"aggregate", SyncLevel::kAggregate}, {"full", SyncLevel::kFull}};
 
+// Policies that go by the SCHEDULER's own account.
+constexpr std::string_view kPrefilters[] = {"lmetricw", "lmetric", "least_requests", "least_tokens"};
+
 const ConfigNode& EmptyMap() {
   static const ConfigNode node{.kind = ConfigNode::Kind::kMap};
   return node;
@@ -94,6 +97,13 @@ void ReadScheduler(ConfigMap& root, SchedulerSpec& out) {
     map.Int("shard_size", {1, 65'536}, out.shard_size);
   }
   map.Enum<RepickRule>("repick", kRepicks, out.repick);
+  map.Int("predict_max", {1, 65'536}, out.predict_max);
+  if (const ConfigNode* node = map.Find("prefilter"); node != nullptr) {
+    if (!map.Has("predict_max")) map.Refuse("prefilter", "has a meaning with predict_max only");
+    const std::vector<std::string_view> names(std::begin(kPrefilters), std::end(kPrefilters));
+    const std::optional<size_t> index = ReadName(*node, map.PathOf("prefilter"), names, map.sink());
+    if (index) out.prefilter = std::string(names[*index]);
+  }
   map.Int("retry_max", {0, 100}, out.retry_max);
   map.Int("retry_max_crash", {0, 100}, out.retry_max_crash);
   map.Real("shed_above", {0, 1}, out.shed_above);
@@ -165,17 +175,17 @@ bool ReadAddress(ConfigMap& map, std::string_view key, Address& out) {
 // Who hosts what; every instance once.
 class NodesReader {
  public:
-  NodesReader(ConfigMap& root, Topology& topology) : root_(root), topology_(topology), hosts_of_(topology.instances.size()) {}
+  NodesReader(ConfigMap& root, Topology& topology)
+      : root_(root), topology_(topology), engine_hosts_(topology.instances.size()), mirror_hosts_(topology.instances.size()) {}
 
   void Read() {
     if (root_.Find("nodes") == nullptr) return;
     const std::vector<ConfigItem> items = ReadList(root_, "nodes");
     for (const ConfigItem& item : items) ReadNode(item);
     if (items.empty() || unsure_) return;
-    std::string orphans;
-    for (size_t i = 0; i < hosts_of_.size(); ++i)
-      if (hosts_of_[i].empty()) orphans += (orphans.empty() ? "" : ", ") + topology_.instances[i].instance.name;
+    const std::string orphans = Unhosted(engine_hosts_), unmirrored = Unhosted(mirror_hosts_);
     if (!orphans.empty()) Missing("no node hosts " + orphans);
+    if (orphans.empty() && !unmirrored.empty()) Missing("no node hosts the simulator of " + unmirrored);
     bool scheduler = false, gateway = false;
     for (const NodeSpec& node : topology_.nodes) {
       scheduler |= node.scheduler;
@@ -187,6 +197,13 @@ class NodesReader {
 
  private:
   void Missing(const std::string& what) { root_.sink().Add(root_.node().Find("nodes")->at, "nodes", "nodes: " + what); }
+
+  std::string Unhosted(const std::vector<std::string>& hosts) const {
+    std::string names;
+    for (size_t i = 0; i < hosts.size(); ++i)
+      if (hosts[i].empty()) names += (names.empty() ? "" : ", ") + topology_.instances[i].instance.name;
+    return names;
+  }
 
   void ReadNode(const ConfigItem& item) {
     ConfigMap map(*item.node, item.path, root_.sink());
@@ -214,37 +231,57 @@ class NodesReader {
       node.scheduler = true;
     } else if (*name == "gateway") {
       node.gateway = true;
-    } else if (!HostInstances(*name, item, node)) {
+    } else if (name->starts_with(kEngineOnly)) {
+      HostParts(name->substr(kEngineOnly.size()), item, node, true, false);
+    } else if (name->starts_with(kSimulatorOnly)) {
+      HostParts(name->substr(kSimulatorOnly.size()), item, node, false, true);
+    } else {
+      HostParts(*name, item, node, true, true);
+    }
+  }
+
+  void HostParts(const std::string& pattern, const ConfigItem& item, NodeSpec& node, bool engine, bool simulator) {
+    if (!HostInstances(pattern, item, node, engine, simulator)) {
       unsure_ = true;
       const std::vector<std::string> instances = topology_.InstanceNames();
       std::vector<std::string_view> names = {"scheduler", "gateway"};
       names.insert(names.end(), instances.begin(), instances.end());
       root_.sink().Add(*item.node, item.path,
-                       "must be scheduler, gateway or an instance ('*' and '?' allowed)" + DidYouMean(*name, names));
+                       "must be scheduler, gateway or an instance ('*' and '?' allowed)" + DidYouMean(pattern, names));
     }
   }
 
   // False when the pattern names no instance.
-  bool HostInstances(const std::string& pattern, const ConfigItem& item, NodeSpec& node) {
+  bool HostInstances(const std::string& pattern, const ConfigItem& item, NodeSpec& node, bool engine, bool simulator) {
     bool any = false;
     for (const InstanceSpec& spec : topology_.instances) {
       if (!MatchesPattern(pattern, spec.instance.name)) continue;
       any = true;
-      std::string& host = hosts_of_[spec.instance.id.value()];
-      if (!host.empty()) {
-        root_.sink().Add(*item.node, item.path, spec.instance.name + " is hosted by node " + host + " already");
-        continue;
-      }
-      host = node.name.empty() ? item.path : node.name;
-      node.instances.push_back(spec.instance.id);
+      if (engine && Take(engine_hosts_, spec, item, node, "")) node.instances.push_back(spec.instance.id);
+      if (simulator && Take(mirror_hosts_, spec, item, node, engine ? nullptr : "the simulator of "))
+        node.simulators.push_back(spec.instance.id);
     }
     return any;
   }
 
+  // `part`: what a complaint calls it; null: it has been complained of already.
+  bool Take(std::vector<std::string>& hosts, const InstanceSpec& spec, const ConfigItem& item, const NodeSpec& node,
+            const char* part) {
+    std::string& host = hosts[spec.instance.id.value()];
+    if (!host.empty()) {
+      if (part != nullptr)
+        root_.sink().Add(*item.node, item.path, part + spec.instance.name + " is hosted by node " + host + " already");
+      return false;
+    }
+    host = node.name.empty() ? item.path : node.name;
+    return true;
+  }
+
   ConfigMap& root_;
   Topology& topology_;
-  std::vector<std::string> hosts_of_;  // per instance, the node's name
-  bool unsure_ = false;                // an entry could not be understood: do not complain of what it may have meant
+  static constexpr std::string_view kEngineOnly = "engine:", kSimulatorOnly = "simulator:";
+  std::vector<std::string> engine_hosts_, mirror_hosts_;  // per instance, the node's name
+  bool unsure_ = false;  // an entry could not be understood: do not complain of what it may have meant
 };
 
 void ReadTls(ConfigMap& root, std::optional<TlsSpec>& out, const ConfigFiles& files) {

@@ -68,6 +68,41 @@ NodeHeartbeat Read(wire::NodeHeartbeat::Reader in, const DecodeLimits&) {
   return out;
 }
 
+void Write(const OwnershipNotice& in, wire::OwnershipNotice::Builder out) {
+  out.setInstance(in.instance.value());
+  out.setTerm(in.term);
+  out.setOwner(in.owner);
+}
+
+OwnershipNotice Read(wire::OwnershipNotice::Reader in, const DecodeLimits& limits) {
+  return {InstanceOf(in.getInstance(), limits), in.getTerm(), in.getOwner().cStr()};
+}
+
+void Write(const ControlRequest& in, wire::ControlRequest::Builder out) {
+  out.setId(in.id);
+  out.setVerb(in.verb);
+  auto arguments = out.initArguments(static_cast<uint32_t>(in.arguments.size()));
+  for (uint32_t i = 0; i < in.arguments.size(); ++i) arguments.set(i, in.arguments[i]);
+}
+
+ControlRequest Read(wire::ControlRequest::Reader in, const DecodeLimits&) {
+  ControlRequest out;
+  out.id = in.getId();
+  out.verb = in.getVerb().cStr();
+  const auto arguments = in.getArguments();
+  out.arguments.reserve(arguments.size());
+  for (const auto a : arguments) out.arguments.emplace_back(a.begin(), a.end());
+  return out;
+}
+
+void Write(const ControlReply& in, wire::ControlReply::Builder out) {
+  out.setId(in.id);
+  out.setOk(in.ok);
+  out.setText(in.text);
+}
+
+ControlReply Read(wire::ControlReply::Reader in, const DecodeLimits&) { return {in.getId(), in.getOk(), in.getText().cStr()}; }
+
 namespace {
 
 // In the order of Message's alternatives and of the union in frame.capnp.
@@ -87,6 +122,15 @@ wire::TokenEvent::Builder Init(wire::Frame::Builder f, const TokenEvent*) { retu
 wire::RequestOutcome::Builder Init(wire::Frame::Builder f, const RequestOutcome*) { return f.initRequestOutcome(); }
 wire::NodeHello::Builder Init(wire::Frame::Builder f, const NodeHello*) { return f.initNodeHello(); }
 wire::NodeHeartbeat::Builder Init(wire::Frame::Builder f, const NodeHeartbeat*) { return f.initNodeHeartbeat(); }
+wire::OwnershipNotice::Builder Init(wire::Frame::Builder f, const OwnershipNotice*) { return f.initOwnershipNotice(); }
+wire::ControlRequest::Builder Init(wire::Frame::Builder f, const ControlRequest*) { return f.initControlRequest(); }
+wire::ControlReply::Builder Init(wire::Frame::Builder f, const ControlReply*) { return f.initControlReply(); }
+
+}  // namespace
+
+void WriteFrame(const Message& in, wire::Frame::Builder out) {
+  std::visit([out](const auto& m) { Write(m, Init(out, &m)); }, in);
+}
 
 Message ReadFrame(wire::Frame::Reader f, const DecodeLimits& limits) {
   switch (f.which()) {
@@ -106,9 +150,14 @@ Message ReadFrame(wire::Frame::Reader f, const DecodeLimits& limits) {
     case wire::Frame::REQUEST_OUTCOME: return Read(f.getRequestOutcome(), limits);
     case wire::Frame::NODE_HELLO: return Read(f.getNodeHello(), limits);
     case wire::Frame::NODE_HEARTBEAT: return Read(f.getNodeHeartbeat(), limits);
+    case wire::Frame::OWNERSHIP_NOTICE: return Read(f.getOwnershipNotice(), limits);
+    case wire::Frame::CONTROL_REQUEST: return Read(f.getControlRequest(), limits);
+    case wire::Frame::CONTROL_REPLY: return Read(f.getControlReply(), limits);
   }
   throw Malformed{"message: a known kind (a newer peer?)"};
 }
+
+namespace {
 
 template <class M>
 Result<Frame> EncodeOne(const M& message) {
@@ -167,10 +216,10 @@ Result<Message> Decode(std::span<const std::byte> frame, const DecodeLimits& lim
 }
 
 std::string_view NameOf(const Message& message) {
-  static constexpr std::string_view kNames[] = {"StreamMessage",  "ResyncRequest",  "Schedule",     "Decision",
-                                                "Predict",        "PredictReply",   "PredictBatch", "PredictionBatch",
-                                                "EnqueueRequest", "EnqueueReply",   "Cancel",       "Dispatch",
-                                                "TokenEvent",     "RequestOutcome", "NodeHello",    "NodeHeartbeat"};
+  static constexpr std::string_view kNames[] = {
+      "StreamMessage",   "ResyncRequest",  "Schedule",        "Decision",       "Predict",     "PredictReply", "PredictBatch",
+      "PredictionBatch", "EnqueueRequest", "EnqueueReply",    "Cancel",         "Dispatch",    "TokenEvent",   "RequestOutcome",
+      "NodeHello",       "NodeHeartbeat",  "OwnershipNotice", "ControlRequest", "ControlReply"};
   static_assert(std::size(kNames) == std::variant_size_v<Message>);
   return kNames[message.index()];
 }

@@ -1,7 +1,7 @@
 // Codec: messages <-> Cap'n Proto frames. One wire struct per message, one codec, no second serialisation.
 // Guarantees: Decode(Encode(m)) == m. Decode never crashes, never allocates from a length that it has not checked against the bytes at hand,
 // and returns either a message that passes the checks below or an Error that says which rule the frame breaks. It keeps no state.
-// It does not: frame a byte stream (a transport prefixes lengths), encrypt, or decide what an error does to a connection.
+// It does not: find frames in a byte stream (integration/transport), encrypt, or decide what an error does to a connection.
 #pragma once
 
 #include <cstddef>
@@ -18,9 +18,9 @@
 
 namespace foretoken {
 
-using Message =
-    std::variant<StreamMessage, ResyncRequest, Schedule, Decision, Predict, PredictReply, PredictBatch, PredictionBatch,
-                 EnqueueRequest, EnqueueReply, Cancel, Dispatch, TokenEvent, RequestOutcome, NodeHello, NodeHeartbeat>;
+using Message = std::variant<StreamMessage, ResyncRequest, Schedule, Decision, Predict, PredictReply, PredictBatch,
+                             PredictionBatch, EnqueueRequest, EnqueueReply, Cancel, Dispatch, TokenEvent, RequestOutcome,
+                             NodeHello, NodeHeartbeat, OwnershipNotice, ControlRequest, ControlReply>;
 
 // Longest frame, both ways: a snapshot of a 1,000-request engine with its 26,000 blocks fits.
 inline constexpr size_t kFrameBytesMax = 1 << 20;

@@ -118,8 +118,16 @@ TokenEvent Read(wire::TokenEvent::Reader in, const DecodeLimits& limits);
 RequestOutcome Read(wire::RequestOutcome::Reader in, const DecodeLimits& limits);
 
 // frame.capnp
+void WriteFrame(const Message& in, wire::Frame::Builder out);
+Message ReadFrame(wire::Frame::Reader in, const DecodeLimits& limits);
 void Write(const NodeHello& in, wire::NodeHello::Builder out);
 void Write(const NodeHeartbeat& in, wire::NodeHeartbeat::Builder out);
+void Write(const OwnershipNotice& in, wire::OwnershipNotice::Builder out);
+void Write(const ControlRequest& in, wire::ControlRequest::Builder out);
+void Write(const ControlReply& in, wire::ControlReply::Builder out);
+OwnershipNotice Read(wire::OwnershipNotice::Reader in, const DecodeLimits& limits);
+ControlRequest Read(wire::ControlRequest::Reader in, const DecodeLimits& limits);
+ControlReply Read(wire::ControlReply::Reader in, const DecodeLimits& limits);
 NodeHello Read(wire::NodeHello::Reader in, const DecodeLimits& limits);
 NodeHeartbeat Read(wire::NodeHeartbeat::Reader in, const DecodeLimits& limits);
 

@@ -116,6 +116,7 @@ void Write(const PredictionBatch& in, wire::PredictionBatch::Builder out) {
   for (uint32_t i = 0; i < in.predictions.size(); ++i) Write(in.predictions[i], predictions[i]);
   WriteIds(in.unreachable, out.initUnreachable(Size(in.unreachable.size())));
   Write(in.stamps, out.initStamps());
+  WriteInts(in.terms, out.initTerms(Size(in.terms.size())));
 }
 
 PredictionBatch Read(wire::PredictionBatch::Reader in, const DecodeLimits& limits) {
@@ -126,6 +127,7 @@ PredictionBatch Read(wire::PredictionBatch::Reader in, const DecodeLimits& limit
   for (const auto p : predictions) out.predictions.push_back(Read(p, limits));
   out.unreachable = ReadInstances(in.getUnreachable(), limits);
   out.stamps = Read(in.getStamps());
+  out.terms = ReadInts<uint64_t>(in.getTerms());
   return out;
 }
 

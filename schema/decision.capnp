@@ -71,6 +71,7 @@ struct PredictionBatch {
   predictions @1 :List(Model.Prediction);
   unreachable @2 :List(UInt32);  # of the instances asked for; none will answer
   stamps @3 :Model.Stamps;
+  terms @4 :List(UInt64);  # one per prediction: the ownership that it was made under; an older one than the SCHEDULER knows of is refused
 }
 
 enum ScoreKind { none @0; ttft @1; e2e @2; externality @3; slo @4; }

@@ -1,5 +1,6 @@
-# What processes send each other: frames, each one message. A transport adds its own length prefix; a frame is at most 1 MiB and a multiple
-# of 8 bytes. An unreadable frame is counted, logged and ends its connection; nothing else is affected.
+# What processes send each other: frames, each one message, in Cap'n Proto's standard stream framing (the segment table in front), so that
+# any language's library reads them from the connection. A frame is at most 1 MiB and has at most 64 segments. An unreadable frame is
+# counted, logged and ends its connection; nothing else is affected.
 @0xd54bc93433b173ae;
 
 using Cxx = import "/capnp/c++.capnp";
@@ -34,6 +35,28 @@ struct NodeHeartbeat {
   echoHeldNs @4 :Int64;  # how long it lay here
 }
 
+struct OwnershipNotice {
+  # NODE -> NODE, from the one that runs the INSTANCE to all: who owns its SIMULATOR now. Of two, the higher term is right, so order and
+  # repetition do not matter. Loss: comes again after the next NodeHello.
+  instance @0 :UInt32;
+  term @1 :UInt64;
+  owner @2 :Text;  # node
+}
+
+struct ControlRequest {
+  # Command line -> NODE, after a NodeHello with the role "control". Answered by one ControlReply with the same id.
+  id @0 :UInt64;
+  verb @1 :Text;
+  arguments @2 :List(Text);
+}
+
+struct ControlReply {
+  # NODE -> command line.
+  id @0 :UInt64;
+  ok @1 :Bool;
+  text @2 :Text;  # JSON when ok, else what was wrong
+}
+
 struct Frame {
   # The root of every frame. The codec (schema/codec.h) is the only code that reads or writes it.
   union {
@@ -53,5 +76,8 @@ struct Frame {
     requestOutcome @13 :Decision.RequestOutcome;
     nodeHello @14 :NodeHello;
     nodeHeartbeat @15 :NodeHeartbeat;
+    ownershipNotice @16 :OwnershipNotice;
+    controlRequest @17 :ControlRequest;
+    controlReply @18 :ControlReply;
   }
 }

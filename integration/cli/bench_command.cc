@@ -10,6 +10,7 @@ void AddBenchCommand(CLI::App& app, int& exit_code) {
   CLI::App* bench = app.add_subcommand("bench", "Benchmarks of the program's parts; each names the machine and its parameters");
   bench->require_subcommand(1);
   bench->footer("Example: foretoken bench simulate");
+  AddBenchClusterCommand(*bench, exit_code);
   AddBenchDecideCommand(*bench, exit_code);
   AddBenchGatewayCommand(*bench, exit_code);
   AddBenchPredictCommand(*bench, exit_code);

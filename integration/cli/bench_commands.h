@@ -8,6 +8,7 @@ class App;
 namespace foretoken {
 
 // One a line in the order of `bench --help`.
+void AddBenchClusterCommand(CLI::App& bench, int& exit_code);
 void AddBenchDecideCommand(CLI::App& bench, int& exit_code);
 void AddBenchGatewayCommand(CLI::App& bench, int& exit_code);
 void AddBenchPredictCommand(CLI::App& bench, int& exit_code);

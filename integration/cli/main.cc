@@ -25,7 +25,11 @@ void AddCommands(CLI::App& app, int& exit_code) {
   AddGatewayCommand(app, exit_code);
   AddLoadCommand(app, exit_code);
   AddMirrorCommand(app, exit_code);
+  AddReplayCommand(app, exit_code);
+  AddExplainCommand(app, exit_code);
   AddServeCommand(app, exit_code);
+  AddStatusCommand(app, exit_code);
+  AddInstancesCommand(app, exit_code);
   AddSimulateCommand(app, exit_code);
   AddTableCommand(app, exit_code);
   AddTraceCommand(app, exit_code);

@@ -1,19 +1,23 @@
-// `foretoken serve`: the live system in one process, over emulated engines. A built-in load measures it.
+// `foretoken serve`: the live system over emulated engines, in one process or as one named node of a cluster. A built-in load measures it.
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <boost/json.hpp>
 #include <csignal>
 #include <cstdio>
+#include <filesystem>
 #include <iostream>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "configs/config_tree.h"
 #include "configs/topology_reader.h"
 #include "integration/cli/commands.h"
 #include "integration/cli/serve_http.h"
 #include "integration/serve/live_run.h"
+#include "integration/serve/node_run.h"
 #include "integration/simulate/compose_run.h"
 #include "integration/simulate/run_report.h"
 #include "runtime/workload/azure_profiles.h"
@@ -26,9 +30,16 @@ volatile std::sig_atomic_t g_stop = 0;
 
 extern "C" void RequestStop(int) { g_stop = 1; }
 
+volatile std::sig_atomic_t g_reload = 0;
+
+extern "C" void RequestReload(int) { g_reload = 1; }
+
 struct Arguments {
   std::string topology;
   std::vector<std::string> set;
+  std::string node;
+  std::string record;
+  double record_mb = 1024;
   std::string load;
   double seconds = 0;
   double drain = 30;
@@ -90,6 +101,37 @@ boost::json::object Quantiles(std::vector<Duration> d) {
   return {{"count", d.size()}, {"p50", at(0.5)}, {"p99", at(0.99)}, {"p999", at(0.999)}};
 }
 
+// On SIGHUP: the topology is read again, as strictly as at the start; its policy and weights hold from the next decision on. An
+// invalid file changes nothing.
+std::optional<PolicyCall> NewPolicy(const Arguments& a) {
+  if (g_reload == 0) return std::nullopt;
+  g_reload = 0;
+  const auto topology = LoadTopology(a.topology, a.set);
+  if (!topology.ok()) {
+    Complain("not reloaded: " + topology.errors().ToString());
+    return std::nullopt;
+  }
+  std::cerr << "foretoken serve: reloaded: policy " << topology->scheduler.policy << "; anything else takes a restart\n";
+  return PolicyCall{topology->scheduler.policy, topology->scheduler.weights};
+}
+
+// Ids of a cluster's requests are unique: the node's place in the topology is in front.
+constexpr int kNodeIdShift = 40;
+
+Result<LiveResult> RunOne(const Arguments& a, const Topology& topology, LiveOptions live, Trace& trace) {
+  NodeRunOptions options;
+  options.topology = &topology;
+  options.node = a.node;
+  options.log = [node = a.node](const std::string& line) { std::cerr << "foretoken node " + node + ": " + line + "\n"; };
+  uint64_t index = 0;
+  while (index < topology.nodes.size() && topology.nodes[index].name != a.node) ++index;
+  for (TraceRequest& r : trace.requests) r.meta.id = RequestId((index << kNodeIdShift) + r.meta.id.value());
+  options.live = std::move(live);
+  auto result = RunNode(options);
+  if (!result.ok()) return result.error();
+  return std::move(result->live);
+}
+
 int Report(const Arguments& a, const Topology& topology, const Trace& trace, const LiveResult& result) {
   boost::json::object report = ReportRun({&topology, &trace, result.wall_seconds, "none: real time"}, result.run);
   report["decision_us"] = Quantiles(result.decision_latency);
@@ -102,6 +144,12 @@ int Report(const Arguments& a, const Topology& topology, const Trace& trace, con
     const boost::json::object& d = report.at("decision_us").as_object();
     std::printf("  decision latency p50 %.0f us, p99 %.0f us (submission to decision, through the actors)\n",
                 d.at("p50").to_number<double>(), d.at("p99").to_number<double>());
+  }
+  if (!a.record.empty()) {
+    const RecorderStatus& r = result.recorded;
+    std::fprintf(stderr, "foretoken serve: recorded %llu events, %llu bytes%s\n", static_cast<unsigned long long>(r.records),
+                 static_cast<unsigned long long>(r.bytes),
+                 r.dropped > 0 ? (", and left out " + std::to_string(r.dropped) + " beyond its size").c_str() : "");
   }
   if (!result.drained) std::cerr << "foretoken serve: not all requests had ended when the time to drain was over\n";
   return result.drained ? kExitOk : kExitFailed;
@@ -134,16 +182,32 @@ int Serve(const Arguments& a) {
   options.load = std::shared_ptr<const Trace>(std::shared_ptr<void>(), &trace);
   if (a.seconds > 0) options.lasts = Duration::FromSeconds(a.seconds);
   options.drain = Duration::FromSeconds(a.drain);
+  if (!a.record.empty()) {
+    const auto text = ReadConfigFile(a.topology);
+    if (!text.ok()) return Complain(text.error().message);
+    SessionRecord session{a.topology,
+                          *text,
+                          std::filesystem::absolute(a.topology).parent_path(),
+                          a.set,
+                          a.node,
+                          static_cast<uint32_t>(std::max(1, topology->scheduler.count)),
+                          options.run.scheduler.sole};
+    if (!a.node.empty()) session.sole = SoleScheduler(*topology);
+    options.record = RecordingOptions{a.record, static_cast<uint64_t>(a.record_mb * 1e6), std::move(session)};
+  }
+  options.new_policy = [&a] { return NewPolicy(a); };
   options.stop_requested = [] { return g_stop != 0; };
   std::signal(SIGINT, RequestStop);
   std::signal(SIGTERM, RequestStop);
+  std::signal(SIGHUP, RequestReload);
   std::cerr << "foretoken serve: " << topology->instances.size() << " instances, " << topology->scheduler.count
             << " scheduler(s), policy " << topology->scheduler.policy << "; "
             << (trace.requests.empty() ? "no load" : std::to_string(trace.requests.size()) + " requests")
             << "; Ctrl-C drains and ends\n";
-  const auto result = RunLive(options);
+  const auto result = a.node.empty() ? RunLive(options) : RunOne(a, *topology, options, trace);
   std::signal(SIGINT, SIG_DFL);
   std::signal(SIGTERM, SIG_DFL);
+  std::signal(SIGHUP, SIG_DFL);
   if (!result.ok()) return Complain(result.error().message);
   if (trace.requests.empty()) {
     std::fprintf(stderr, "foretoken serve: served for %.1f s\n", result->wall_seconds);
@@ -158,16 +222,23 @@ int Serve(const Arguments& a) {
 
 void AddServeCommand(CLI::App& app, int& exit_code) {
   auto a = std::make_shared<Arguments>();
-  CLI::App* c = app.add_subcommand("serve", "The live system in one process, over emulated engines");
+  CLI::App* c = app.add_subcommand("serve", "The live system over emulated engines, in one process or as a node of a cluster");
   c->add_option("--topology", a->topology, "Topology file")->required()->check(CLI::ExistingFile);
   c->add_option("--set", a->set, "Override a topology value: path=value");
+  c->add_option("--node", a->node, "Be this one node of the topology's, in a cluster of processes");
+  c->add_option("--record", a->record,
+                "Write what the schedulers take and decide to this new file (foretoken replay, explain)");
+  c->add_option("--record-max-mb", a->record_mb, "The log's size at most; recording stops there")->check(CLI::PositiveNumber);
   c->add_option("--load", a->load, "Built-in load: rate=R,requests=N[,workload=azure-conv-2023]; the run ends with it");
   c->add_option("--for", a->seconds, "Serve so many seconds at most")->check(CLI::PositiveNumber);
   c->add_option("--drain", a->drain, "Seconds that requests under way may take to end")->check(CLI::NonNegativeNumber);
   c->add_flag("--openai", a->openai, "Each emulated instance as an OpenAI server of its own");
   c->add_option("--openai-port", a->openai_port, "Port of the first of them, the others follow; 0: the kernel chooses");
   c->add_flag("--json", a->json, "One JSON object on standard output");
-  c->footer("Example: foretoken serve --topology configs/topologies/small.yaml --load rate=10,requests=100");
+  c->footer(
+      "Examples:\n"
+      "  foretoken serve --topology configs/topologies/small.yaml --load rate=10,requests=100\n"
+      "  foretoken serve --topology configs/topologies/cluster.yaml --node gpu-0");
   c->callback([a, &exit_code] { exit_code = Serve(*a); });
 }
 

@@ -41,6 +41,10 @@ class LiveRun {
       const bool eos = options_.run.instances[k.value()].engine.config.stop_at_eos;
       return EngineRequestOf(options_.load->requests[r.id.value() - 1], eos, named);
     };
+    auto recorder = StartRecorder(system_, options_);
+    if (!recorder.ok()) return recorder.error();
+    const caf::actor log = *recorder;
+    if (log) o.recorder = [log](uint32_t k) { return RecordTo(log, k); };
     auto cluster = SpawnCluster(system_, clock_, options_.run, o);
     if (!cluster.ok()) return cluster.error();
     cluster_ = std::move(cluster).value();
@@ -56,6 +60,10 @@ class LiveRun {
     caf::anon_send_exit(client, caf::exit_reason::user_shutdown);
     Collect(result);
     cluster_.Stop();
+    if (log) {
+      result.recorded = StatusOf(system_, log);
+      caf::anon_send_exit(log, caf::exit_reason::user_shutdown);
+    }
     system_.await_all_actors_done();  // the log is quiet from here
     result.run.requests = std::move(log_->requests);
     result.run.requests.resize(log_->submitted);  // those that were never submitted are no part of the run
@@ -72,6 +80,9 @@ class LiveRun {
   void WaitForTheEnd(Clock::time_point start) const {
     const bool load = !options_.load->requests.empty();
     while (!(load && done_) && !(options_.stop_requested && options_.stop_requested())) {
+      if (options_.new_policy)
+        if (const auto call = options_.new_policy())
+          for (const caf::actor& s : cluster_.schedulers) caf::anon_send(s, *call);
       if (options_.lasts && Clock::now() - start >= std::chrono::nanoseconds(options_.lasts->nanos())) return;
       std::this_thread::sleep_for(std::chrono::milliseconds(load ? 10 : 100));
     }
@@ -115,6 +126,21 @@ class LiveRun {
 };
 
 }  // namespace
+
+Result<caf::actor> StartRecorder(caf::actor_system& system, const LiveOptions& options) {
+  if (!options.record) return caf::actor();
+  auto log = LogWriter::Create(options.record->path, options.record->bytes_max);
+  if (!log.ok()) return log.error();
+  return SpawnRecorder(system, std::move(log).value(), options.record->session);
+}
+
+RecorderStatus StatusOf(caf::actor_system& system, const caf::actor& recorder) {
+  RecorderStatus out;
+  caf::scoped_actor self(system);
+  self->request(recorder, std::chrono::seconds(5), RecorderQuery{})
+      .receive([&out](const RecorderStatus& s) { out = s; }, [](const caf::error&) {});
+  return out;
+}
 
 Result<LiveResult> RunLive(const LiveOptions& options) { return LiveRun(options).Run(); }
 

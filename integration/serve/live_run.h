@@ -6,8 +6,11 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <string>
 #include <vector>
 
+#include "actors/protocol.h"
+#include "integration/recorder/recorder.h"
 #include "runtime/base/result.h"
 #include "runtime/base/units.h"
 #include "runtime/eval/virtual_host.h"
@@ -15,12 +18,21 @@
 
 namespace foretoken {
 
+struct RecordingOptions {
+  std::string path;  // of a new file
+  uint64_t bytes_max = uint64_t{1} << 30;
+  SessionRecord session;
+};
+
 struct LiveOptions {
   RunOptions run;
   size_t shard_size = 1;              // SIMULATORs per actor
   std::shared_ptr<const Trace> load;  // never null; may be empty: serve until told to stop
   std::optional<Duration> lasts;      // at most
   Duration drain = Duration::Seconds(30);
+  std::optional<RecordingOptions> record;
+  // Asked as often as stop_requested: what the operator has set anew since, checked already. May be empty.
+  std::function<std::optional<PolicyCall>()> new_policy;
   std::function<bool()> stop_requested;  // asked ten times a second, in the calling thread
 };
 
@@ -28,8 +40,13 @@ struct LiveResult {
   RunResult run;
   std::vector<Duration> decision_latency;  // submission to decision
   double wall_seconds = 0;
+  RecorderStatus recorded;
   bool drained = true;  // false: something was still under way when the time for it was over
 };
+
+// The RECORDER that the options ask for; null when they ask for none. Error: the file cannot be made.
+Result<caf::actor> StartRecorder(caf::actor_system& system, const LiveOptions& options);
+RecorderStatus StatusOf(caf::actor_system& system, const caf::actor& recorder);
 
 // Blocks. Error: what in the options cannot be run.
 Result<LiveResult> RunLive(const LiveOptions& options);

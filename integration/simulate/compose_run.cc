@@ -39,6 +39,8 @@ SchedulerCore::Options SchedulerOptionsOf(const Topology& topology) {
   o.decision_deadline = s.decision_deadline;
   o.repick = s.repick;
   o.sole = s.count == 1;
+  o.predict_max = s.predict_max;
+  o.prefilter = s.prefilter;
   o.retry_max = s.retry_max;
   o.retry_max_crash = s.retry_max_crash;
   o.shed_above = s.shed_above;

@@ -101,6 +101,7 @@ struct PredictionBatch {
   std::vector<Prediction> predictions;
   std::vector<InstanceId> unreachable;  // no answer can come from these
   Stamps stamps;
+  std::vector<uint64_t> terms = {};  // one per prediction: the ownership that it was made under (OwnershipNotice)
   bool operator==(const PredictionBatch&) const = default;
 };
 
@@ -143,6 +144,29 @@ struct RequestOutcome {
 };
 
 // ---- Between nodes.
+
+// Who owns the SIMULATOR of an instance from now on. Said by the node that runs the INSTANCE, which alone decides it; the higher
+// term is right, in whatever order they come.
+struct OwnershipNotice {
+  InstanceId instance;
+  uint64_t term = 0;
+  std::string owner;  // node
+  bool operator==(const OwnershipNotice&) const = default;
+};
+
+// From a command line to any node: show or change something of the running system.
+struct ControlRequest {
+  uint64_t id = 0;
+  std::string verb;  // "status", "cordon", ...
+  std::vector<std::string> arguments;
+  bool operator==(const ControlRequest&) const = default;
+};
+struct ControlReply {
+  uint64_t id = 0;
+  bool ok = true;
+  std::string text;  // JSON when ok, else what was wrong
+  bool operator==(const ControlReply&) const = default;
+};
 
 struct NodeHello {
   struct Hosted {

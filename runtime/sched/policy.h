@@ -87,6 +87,7 @@ struct PolicyWeights {
   double affinity_bound = 1.25;  // session_affinity: load over the mean from which a session moves
   double cache_gap = 32;         // cache_aware: gap in requests that counts as unbalanced,
   double cache_ratio = 1.1;      // and ratio
+  bool operator==(const PolicyWeights&) const = default;
 };
 
 // Error: names the known policies.

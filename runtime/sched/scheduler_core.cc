@@ -30,16 +30,34 @@ Result<std::unique_ptr<SchedulerCore>> SchedulerCore::Make(Options options, std:
   if (!policy.ok()) return policy.error();
   if (instances.empty()) return Error{"scheduler: no instance to schedule on: the topology's pools need at least one"};
   FT_CHECK(lengths != nullptr);
+  std::unique_ptr<Policy> prefilter;
+  if (options.predict_max > 0) {
+    auto made = MakePolicy(options.prefilter, options.weights);
+    if (!made.ok()) return Error{"scheduler prefilter: " + made.error().message};
+    if (made.value()->needs() != PolicyNeeds::kLoads)
+      return Error{"scheduler prefilter: " + options.prefilter + ": must go by loads alone, such as lmetricw or least_tokens"};
+    prefilter = std::move(made).value();
+  }
   return std::unique_ptr<SchedulerCore>(
-      new SchedulerCore(std::move(options), std::move(instances), lengths, std::move(policy).value()));
+      new SchedulerCore(std::move(options), std::move(instances), lengths, std::move(policy).value(), std::move(prefilter)));
+}
+
+Status SchedulerCore::SetPolicy(const std::string& policy, const PolicyWeights& weights) {
+  auto made = MakePolicy(policy, weights);
+  if (!made.ok()) return made.error();
+  policy_ = std::move(made).value();
+  options_.policy = policy;
+  options_.weights = weights;
+  return Status();
 }
 
 SchedulerCore::SchedulerCore(Options options, std::vector<InstanceInfo> instances, LengthEstimator* lengths,
-                             std::unique_ptr<Policy> policy)
+                             std::unique_ptr<Policy> policy, std::unique_ptr<Policy> prefilter)
     : options_(std::move(options)),
       instances_(std::move(instances)),
       lengths_(lengths),
       policy_(std::move(policy)),
+      prefilter_(std::move(prefilter)),
       prng_(Prng::ForStream(options_.seed, 0x5C4ED)),
       ledger_(instances_.size()),
       prefixes_(KvTokensOf(instances_)),
@@ -91,12 +109,41 @@ void SchedulerCore::Begin(const RequestMeta& request, Instant now, int32_t attem
   const LengthKey key{request.id, request.length_class, quantile, request.max_tokens, request.output_hint};
   round.query = {&request, quantile, lengths_->Total(key, TokenCount(0)), request.slo.value_or(options_.slo),
                  policy_->needs() == PolicyNeeds::kExternality};
+  if (prefilter_ != nullptr && policy_->needs() >= PolicyNeeds::kPredictions &&
+      targets_.size() > static_cast<size_t>(options_.predict_max))
+    KeepBest(request, round.query.expected_output);
   round.fan_out.Open(now, now + options_.decision_deadline);
   for (InstanceId t : targets_) round.fan_out.AddTarget(t);
   if (policy_->needs() < PolicyNeeds::kPredictions) return Choose(round, now, effects);
   const DecisionId id = round.id;
   effects.ArmDeadline(id, round.fan_out.deadline());
   effects.SendPredict(id, targets_, round.query);
+}
+
+// The first of two stages: what the SCHEDULER knows by itself orders all targets, and the best of them are asked. Ties are broken by a hash,
+// so that of many idle instances not always the same are asked.
+void SchedulerCore::KeepBest(const RequestMeta& request, TokenCount expected_output) {
+  candidates_.clear();
+  for (const InstanceId t : targets_) {
+    const InstanceInfo& info = instances_[t.value()];
+    candidates_.push_back(
+        {t, ledger_.load(t), nullptr, info.step_time.law ? &info.step_time : nullptr, info.facts.kv_tokens, 0});
+  }
+  scores_.assign(candidates_.size(), kExcluded);
+  prefilter_->Score({&request, expected_output, request.slo.value_or(options_.slo)}, candidates_, prng_, scores_);
+  std::vector<std::pair<double, uint64_t>> order(targets_.size());
+  for (size_t k = 0; k < order.size(); ++k)
+    order[k] = {scores_[k], Mix64(Mix64(options_.seed, request.id.value()), targets_[k].value())};
+  std::vector<size_t> index(order.size());
+  for (size_t k = 0; k < index.size(); ++k) index[k] = k;
+  const auto keep = static_cast<ptrdiff_t>(options_.predict_max);
+  std::nth_element(index.begin(), index.begin() + keep, index.end(),
+                   [&order](size_t a, size_t b) { return order[a] < order[b]; });
+  counters_.prefiltered += index.size() - static_cast<size_t>(keep);
+  index.resize(static_cast<size_t>(keep));
+  std::sort(index.begin(), index.end());  // ascending again, as all who read targets expect
+  for (size_t k = 0; k < index.size(); ++k) targets_[k] = targets_[index[k]];
+  targets_.resize(index.size());
 }
 
 void SchedulerCore::OnPrediction(DecisionId decision, const Prediction& prediction, Instant now, SchedulerEffects& effects) {

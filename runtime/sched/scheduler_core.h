@@ -78,6 +78,7 @@ struct SchedulerCounters {
   uint64_t shed = 0;
   uint64_t unknown_outcomes = 0;  // of requests not assigned here
   uint64_t unusable = 0;          // candidates passed over because they are believed hung or unreachable
+  uint64_t prefiltered = 0;       // candidates that were not asked for a prediction
   uint64_t self_suspected = 0;    // decisions in which most candidates seemed unusable, so that all were kept
 };
 
@@ -95,6 +96,7 @@ inline void Add(SchedulerCounters& a, const SchedulerCounters& b) {
   a.shed += b.shed;
   a.unknown_outcomes += b.unknown_outcomes;
   a.unusable += b.unusable;
+  a.prefiltered += b.prefiltered;
   a.self_suspected += b.self_suspected;
 }
 
@@ -117,6 +119,10 @@ class SchedulerCore {
     int32_t retry_max = 3;                          // after a refusal by an engine
     int32_t retry_max_crash = 1;                    // after a crash or restart under the request
     Duration down_backoff = Duration::Millis(250);  // an engine that refused a connection is tried again after this
+    // Two stages: when more instances than this may serve a request, only the best of them by the SCHEDULER's own account are asked for
+    // predictions. 0: all are asked.
+    int32_t predict_max = 0;
+    std::string prefilter = "lmetricw";  // the policy that picks those: one that needs no predictions
     double shed_above = 0;  // > 0: refuse when the best candidate's P(SLO violation) exceeds it and priority > shed_priority
     int32_t shed_priority = 0;
   };
@@ -140,6 +146,8 @@ class SchedulerCore {
   // The client has gone.
   void OnCancelled(RequestId request, SchedulerEffects& effects);
 
+  // Another policy or other weights from the next decision on. Error: as MakePolicy; nothing changes then.
+  Status SetPolicy(const std::string& policy, const PolicyWeights& weights);
   // Membership: only a serving instance takes anything new.
   void SetState(InstanceId instance, InstanceState state) { instances_[instance.value()].facts.state = state; }
   // One that joins at run time; its id is the next index.
@@ -154,6 +162,9 @@ class SchedulerCore {
   const AssignmentLedger& ledger() const { return ledger_; }
   const SchedulerCounters& counters() const { return counters_; }
   size_t open_rounds() const { return open_.size(); }
+  // Of the latest choice, for whoever explains it: valid inside SchedulerEffects::SendEnqueue.
+  std::span<const Candidate> last_candidates() const { return candidates_; }
+  std::span<const double> last_scores() const { return scores_; }
   bool IsOpen(DecisionId decision) const { return open_.Find(decision.value()) != nullptr; }
 
  private:
@@ -178,12 +189,14 @@ class SchedulerCore {
     std::vector<InstanceId> excluded;  // refused or crashed there
   };
 
-  SchedulerCore(Options options, std::vector<InstanceInfo> instances, LengthEstimator* lengths, std::unique_ptr<Policy> policy);
+  SchedulerCore(Options options, std::vector<InstanceInfo> instances, LengthEstimator* lengths, std::unique_ptr<Policy> policy,
+                std::unique_ptr<Policy> prefilter);
 
   void Begin(const RequestMeta& request, Instant now, int32_t attempt, const Attempts* attempts, SchedulerEffects& effects);
   // Fills targets_; exclusions_ says of every instance why it is none (kNone: down for the moment, or it failed this request).
   void FindTargets(const RequestMeta& request, const Attempts* attempts, Instant now);
   void ListCandidates(const Round& round);
+  void KeepBest(const RequestMeta& request, TokenCount expected_output);
   void ExcludeUnusable();
   void Choose(Round& round, Instant now, SchedulerEffects& effects);
   void Commit(Round& round, Instant now, SchedulerEffects& effects);
@@ -198,6 +211,7 @@ class SchedulerCore {
   std::vector<InstanceInfo> instances_;
   LengthEstimator* lengths_;
   std::unique_ptr<Policy> policy_;
+  std::unique_ptr<Policy> prefilter_;  // null: every candidate is asked
   Prng prng_;
   AssignmentLedger ledger_;
   PrefixDirectory prefixes_;  // of policies that read loads and no predictions

@@ -38,7 +38,8 @@ class InstanceCore final : private EngineSink {
     Duration poll_interval = Duration::Millis(100);  // level kPoll
     Duration heartbeat = Duration();                 // zero: none (a host that needs no liveness)
     bool exact_snapshots = false;
-    ClockSkew clock;  // the engine's; what is sent tells times by it. All times of the calls below are the host's.
+    ClockSkew clock;       // the engine's; what is sent tells times by it. All times of the calls below are the host's.
+    Epoch first_epoch{1};  // of a new process: above those of its predecessors
   };
 
   static Result<std::unique_ptr<InstanceCore>> Make(Options options);
@@ -64,7 +65,7 @@ class InstanceCore final : private EngineSink {
   bool up(Instant now) const { return now >= down_until_; }
 
  private:
-  explicit InstanceCore(Options options) : options_(std::move(options)) {}
+  explicit InstanceCore(Options options) : options_(std::move(options)), epoch_(options_.first_epoch) {}
 
   void OnStep(const BatchTrace& trace) override;
   void OnFirstToken(RequestId request, Instant at) override;
@@ -84,7 +85,7 @@ class InstanceCore final : private EngineSink {
   StreamMessage message_;               // reused
   BatchTrace scratch_;                  // level aggregate: the step without ids
   std::vector<RequestId> held_;         // in the engine, in order of dispatch (kept only when a restart may come)
-  Epoch epoch_{1};
+  Epoch epoch_;
   uint64_t next_seq_ = 0;
   bool hello_sent_ = false;
   std::optional<Heartbeat::Echo> echo_;  // for the next heartbeat

@@ -169,6 +169,21 @@ gateway: { listen: "0.0.0.0:8000", max_payload: 8MiB }
   EXPECT_EQ(t.gateway->listen, (Address{"0.0.0.0", 8000}));
 }
 
+TEST(TopologyReaderTest, ASimulatorMayLiveOnAnotherNodeThanItsEngine) {
+  const auto nodes = [](const std::string& second) {
+    return kSmall + "\nnodes:\n  - { name: front, listen: \"127.0.0.1:1\", hosts: [scheduler, \"r-*\", \"simulator:h-*\"] }\n" +
+           "  - { name: back, listen: \"127.0.0.1:2\", hosts: [" + second + "] }\n";
+  };
+  const Topology t = Accepted(nodes("\"engine:h-*\""));
+  EXPECT_EQ(t.nodes[0].instances.size(), 4u);
+  EXPECT_EQ(t.nodes[0].simulators.size(), 6u);
+  EXPECT_EQ(t.nodes[1].instances, (std::vector<InstanceId>{InstanceId(0), InstanceId(1)}));
+  EXPECT_TRUE(t.nodes[1].simulators.empty());
+  EXPECT_NE(Refused(nodes("\"engine:h-0\"")).find("no node hosts h-1"), std::string::npos);
+  EXPECT_NE(Refused(nodes("\"engine:h-*\", \"simulator:h-0\"")).find("the simulator of h-0 is hosted by node front already"),
+            std::string::npos);
+}
+
 TEST(OverrideTest, APathNamesElementsByIndexIdOrNameAndKeysWithDots) {
   EXPECT_EQ(Accepted(kSmall, {"pools[0].instances[0].count=3"}).instances.size(), 7u);
   EXPECT_EQ(Accepted(kSmall, {"pools[p].instances[h].count=4"}).instances.size(), 8u);

@@ -279,7 +279,9 @@ Message RandomMessage(size_t kind, Prng& p, int64_t n) {
     case 4: return Predict{IdOf<DecisionId>(p), Instance(p), RandomQuestion(p, n), At(p)};
     case 5: return PredictReply{IdOf<DecisionId>(p), RandomPrediction(p), RandomStamps(p)};
     case 6: return PredictBatch{IdOf<DecisionId>(p), List(p, n, instance), RandomQuestion(p, n), At(p)};
-    case 7: return PredictionBatch{IdOf<DecisionId>(p), List(p, n, RandomPrediction), List(p, n, instance), RandomStamps(p)};
+    case 7:
+      return PredictionBatch{IdOf<DecisionId>(p), List(p, n, RandomPrediction), List(p, n, instance), RandomStamps(p),
+                             List(p, n, [](Prng& q) { return q.Next(); })};
     case 8: return RandomEnqueue(p, n);
     case 9: return RandomEnqueueReply(p);
     case 10: return Cancel{IdOf<RequestId>(p), Instance(p), EnumUpTo(OutcomeReason::kClientGone, p)};
@@ -290,7 +292,10 @@ Message RandomMessage(size_t kind, Prng& p, int64_t n) {
           IdOf<RequestId>(p),         Instance(p), EnumUpTo(OutcomeKind::kLost, p), EnumUpTo(OutcomeReason::kClientGone, p),
           TokenCount(NonNegative(p)), At(p)};
     case 14: return RandomNodeHello(p, n);
-    default: return RandomNodeHeartbeat(p);
+    case 15: return RandomNodeHeartbeat(p);
+    case 16: return OwnershipNotice{Instance(p), p.Next(), Text(p, 20)};
+    case 17: return ControlRequest{p.Next(), Text(p, 10), List(p, n, [](Prng& q) { return Text(q, 10); })};
+    default: return ControlReply{p.Next(), Flag(p), Text(p, 200)};
   }
 }
 

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <map>
 #include <set>
 
@@ -314,6 +315,51 @@ TEST(SchedulerCoreTest, PoliciesWithoutPredictionsSeePrefixHits) {
       EXPECT_EQ(ask(9, 1'000'000), second);
     }
   }
+}
+
+TEST(SchedulerCoreTest, OfManyInstancesOnlyTheLeastLoadedAreAsked) {
+  SchedulerCore::Options o;
+  o.predict_max = 4;
+  o.prefilter = "least_requests";
+  Fixture f("min_e2e", 16, o);
+  std::vector<RequestMeta> requests;
+  for (uint64_t id = 1; id <= 13; ++id) requests.push_back(Request(id));
+  std::set<InstanceId> busy;
+  for (const RequestMeta& r : requests) {
+    f.core->OnSchedule(r, f.now, f.fx);
+    ASSERT_EQ(f.fx.asked.size(), 4u);
+    EXPECT_TRUE(std::is_sorted(f.fx.asked.begin(), f.fx.asked.end()));
+    const size_t idle = 16 - busy.size();
+    const auto asked_busy =
+        std::count_if(f.fx.asked.begin(), f.fx.asked.end(), [&](InstanceId i) { return busy.count(i) > 0; });
+    EXPECT_EQ(static_cast<size_t>(asked_busy), idle >= 4 ? 0 : 4 - idle);
+    f.core->OnDeadline(f.fx.decision, f.fx.deadline, f.fx);
+    busy.insert(f.fx.dispatched.back().first);
+  }
+  EXPECT_EQ(busy.size(), 13u);
+  EXPECT_EQ(f.core->counters().prefiltered, 13u * 12u);
+}
+
+TEST(SchedulerCoreTest, APrefilterThatNeedsPredictionsIsRefused) {
+  FixedLength lengths;
+  SchedulerCore::Options o;
+  o.policy = "min_e2e";
+  o.predict_max = 4;
+  o.prefilter = "min_ttft";
+  const auto core = SchedulerCore::Make(o, std::vector<SchedulerCore::InstanceInfo>(8), &lengths);
+  ASSERT_FALSE(core.ok());
+  EXPECT_NE(core.error().message.find("min_ttft"), std::string::npos);
+}
+
+TEST(SchedulerCoreTest, AnotherPolicyHoldsFromTheNextDecisionOn) {
+  Fixture f("round_robin", 3);
+  const RequestMeta a = Request(1), b = Request(2);
+  f.core->OnSchedule(a, f.now, f.fx);
+  EXPECT_EQ(f.fx.records.back().policy, "round_robin");
+  ASSERT_TRUE(f.core->SetPolicy("least_requests", {}).ok());
+  f.core->OnSchedule(b, f.now, f.fx);
+  EXPECT_EQ(f.fx.records.back().policy, "least_requests");
+  EXPECT_FALSE(f.core->SetPolicy("no such", {}).ok());
 }
 
 }  // namespace

@@ -1,0 +1,230 @@
+#include "integration/recorder/replay_log.h"
+
+#include <algorithm>
+#include <deque>
+#include <memory>
+#include <unordered_map>
+#include <utility>
+
+#include "configs/topology_reader.h"
+#include "integration/recorder/log_file.h"
+#include "integration/simulate/compose_run.h"
+#include "runtime/base/prng.h"
+
+namespace foretoken {
+namespace {
+
+// One SCHEDULER of the session. Its effects go nowhere: what came of them is in the log.
+class Player final : private SchedulerEffects {
+ public:
+  Player(std::unique_ptr<LengthEstimator> lengths, std::vector<std::string> names, ReplayObserver* observer)
+      : lengths_(std::move(lengths)), names_(std::move(names)), observer_(observer) {}
+
+  Status Make(SchedulerCore::Options options, std::vector<SchedulerCore::InstanceInfo> infos) {
+    policy_ = options.policy;
+    auto core = SchedulerCore::Make(std::move(options), std::move(infos), lengths_.get());
+    if (!core.ok()) return core.error();
+    core_ = std::move(core).value();
+    return Status();
+  }
+
+  // A record of something taken. False: it is one of something made.
+  bool Play(const LogRecord& record) {
+    record_ = &record;
+    const Instant at = record.at;
+    if (const auto* d = std::get_if<DeadlineRecord>(&record.body)) {
+      core_->OnDeadline(d->decision, at, *this);
+    } else if (const auto* c = std::get_if<CandidateRecord>(&record.body)) {
+      core_->SetState(c->instance, c->usable ? InstanceState::kServing : InstanceState::kDead);
+    } else if (const auto* p = std::get_if<PolicyRecord>(&record.body)) {
+      policy_ = p->policy;
+      return core_->SetPolicy(p->policy, p->weights).ok();
+    } else if (const auto* m = std::get_if<Message>(&record.body)) {
+      return !std::holds_alternative<Decision>(*m) && Take(*m, at);
+    } else {
+      return false;
+    }
+    return true;
+  }
+
+  // What was made lately and has not been compared yet.
+  std::deque<Decision> made;
+
+ private:
+  bool Take(const Message& message, Instant at) {
+    if (const auto* s = std::get_if<Schedule>(&message)) {
+      auto& held = requests_[s->request.id];
+      held = std::make_unique<RequestMeta>(s->request);
+      core_->OnSchedule(*held, at, *this);
+    } else if (const auto* p = std::get_if<PredictionBatch>(&message)) {
+      for (const Prediction& one : p->predictions) core_->OnPrediction(p->decision, one, at, *this);
+      for (const InstanceId i : p->unreachable) core_->OnUnreachable(p->decision, i, at, *this);
+    } else if (const auto* e = std::get_if<EnqueueReply>(&message)) {
+      core_->OnEnqueueReply(*e, at, *this);
+    } else if (const auto* t = std::get_if<TokenEvent>(&message)) {
+      core_->OnFirstToken(t->request);
+    } else if (const auto* o = std::get_if<RequestOutcome>(&message)) {
+      TakeOutcome(*o, at);
+    } else {
+      return false;
+    }
+    return true;
+  }
+  void TakeOutcome(const RequestOutcome& o, Instant at) {
+    if (o.kind == OutcomeKind::kFinished) {
+      core_->OnFinished(o.request, o.output_tokens);
+    } else if (o.kind == OutcomeKind::kCancelled) {
+      core_->OnCancelled(o.request, *this);
+    } else {
+      const auto held = requests_.find(o.request);
+      if (held != requests_.end()) core_->OnEngineFailure(*held->second, o.reason, at, *this);
+      return;  // it may go on elsewhere
+    }
+    requests_.erase(o.request);
+  }
+
+  // SchedulerEffects
+  void SendPredict(DecisionId, std::span<const InstanceId>, const PredictQuery&) override {}
+  void SendEnqueue(const EnqueueOrder& order) override {
+    if (observer_ == nullptr) return;
+    std::vector<CandidateView> views;
+    const auto candidates = core_->last_candidates();
+    const auto scores = core_->last_scores();
+    for (size_t k = 0; k < candidates.size(); ++k) {
+      const Candidate& c = candidates[k];
+      CandidateView v{names_[c.instance.value()], c.load, c.prediction != nullptr, {}, scores[k]};
+      if (c.prediction != nullptr) v.prediction = *c.prediction;
+      views.push_back(std::move(v));
+    }
+    observer_->OnChosen(*record_, order.decision, order.reservation.request, policy_, views);
+  }
+  void SendCancel(InstanceId, RequestId) override {}
+  void Dispatch(InstanceId, const RequestMeta&) override {}
+  void Reject(RequestId request, OutcomeReason reason) override {
+    Decision d;
+    d.request = request;
+    d.reason = reason;
+    made.push_back(std::move(d));
+  }
+  void Decided(const DecisionRecord& r) override {
+    Decision d{r.decision, r.request, {{r.instance, PlacementRole::kWhole}}, OutcomeReason::kNone, r.predictor, r.score, {}};
+    d.stamps.ended = r.at;
+    made.push_back(std::move(d));
+  }
+  void ArmDeadline(DecisionId, Instant) override {}
+
+  std::unique_ptr<LengthEstimator> lengths_;
+  std::vector<std::string> names_;
+  ReplayObserver* observer_;
+  std::string policy_;
+  std::unique_ptr<SchedulerCore> core_;
+  std::unordered_map<RequestId, std::unique_ptr<RequestMeta>> requests_;
+  const LogRecord* record_ = nullptr;
+};
+
+class Replay {
+ public:
+  explicit Replay(ReplayObserver* observer) : observer_(observer) {}
+
+  Result<ReplayResult> Run(const std::string& path) {
+    auto log = LogReader::Open(path);
+    if (!log.ok()) return log.error();
+    LogRecord record;
+    if (!log->Next(record) || !std::holds_alternative<SessionRecord>(record.body))
+      return Error{path + ": not a log of `foretoken serve --record`" + (log->damaged().empty() ? "" : ": " + log->damaged())};
+    result_.session = std::get<SessionRecord>(record.body);
+    const Status made = MakePlayers();
+    if (!made.ok()) return Error{path + ": " + made.error().message};
+    Instant first = Instant::Max();
+    while (log->Next(record)) {
+      first = std::min(first, record.at);
+      result_.span = std::max(result_.span, record.at - first);
+      if (observer_ != nullptr) observer_->OnRecord(record);
+      if (std::holds_alternative<FullRecord>(record.body)) {
+        result_.full = true;
+      } else if (record.scheduler < players_.size() && !players_[record.scheduler]->Play(record)) {
+        Compare(record, players_[record.scheduler]->made);
+      }
+    }
+    result_.records = log->records();
+    result_.damaged = log->damaged();
+    if (!result_.full && result_.damaged.empty())
+      for (const auto& p : players_) result_.extra += p->made.size();  // cut off in the middle of an event: one at most
+    return std::move(result_);
+  }
+
+ private:
+  Status MakePlayers() {
+    const SessionRecord& s = result_.session;
+    const auto topology = ParseTopology(s.topology_text, s.topology_file, s.overrides, s.folder);
+    if (!topology.ok()) return Error{"its topology cannot be read again: " + topology.errors().ToString()};
+    if (topology->predictor.length_estimator == LengthEstimatorKind::kOracle)
+      return Error{"predictor.length_estimator: oracle: the true lengths are not in a log"};
+    const auto run = ComposeRun(*topology, Trace{});
+    if (!run.ok()) return run.error();
+    uint32_t node = 0;
+    while (!s.node.empty() && node < topology->nodes.size() && topology->nodes[node].name != s.node) ++node;
+    result_.instances = topology->InstanceNames();
+    for (uint32_t k = 0; k < s.schedulers; ++k) {
+      auto lengths = run->make_lengths(run->scheduler.seed);
+      if (!lengths.ok()) return lengths.error();
+      auto player = std::make_unique<Player>(std::move(lengths).value(), result_.instances, observer_);
+      SchedulerCore::Options options = run->scheduler;
+      options.seed = SchedulerSeed(options.seed, node, k);
+      options.sole = s.sole;
+      std::vector<SchedulerCore::InstanceInfo> infos;
+      for (const RunOptions::Instance& i : run->instances) infos.push_back({i.profile.step_time, i.facts});
+      const Status made = player->Make(std::move(options), std::move(infos));
+      if (!made.ok()) return made;
+      players_.push_back(std::move(player));
+    }
+    return Status();
+  }
+
+  void Compare(const LogRecord& record, std::deque<Decision>& made) {
+    Decision then;
+    if (const auto* r = std::get_if<RejectionRecord>(&record.body)) {
+      then.request = r->request;
+      then.reason = r->reason;
+    } else if (const auto* m = std::get_if<Message>(&record.body); m != nullptr && std::holds_alternative<Decision>(*m)) {
+      then = std::get<Decision>(*m);
+      then.stamps = {Instant(), Instant(), then.stamps.ended};  // the core knows no other
+    } else {
+      return;
+    }
+    ++result_.decisions;
+    if (!made.empty() && made.front() == then) {
+      ++result_.identical;
+      made.pop_front();
+      return;
+    }
+    ++result_.different;
+    if (result_.first_difference.empty()) result_.first_difference = Difference(then, made);
+    if (!made.empty()) made.pop_front();
+  }
+  std::string Name(const Decision& d) const {
+    if (d.placement.empty()) return "a rejection";
+    const uint32_t i = d.placement.front().instance.value();
+    return (i < result_.instances.size() ? result_.instances[i] : "?") + " (score " + std::to_string(d.score) + ")";
+  }
+  std::string Difference(const Decision& then, const std::deque<Decision>& made) const {
+    const std::string head = "request " + std::to_string(then.request.value()) + ": then " + Name(then);
+    return made.empty() ? head + ", now nothing"
+                        : head + ", now " + Name(made.front()) + " for request " + std::to_string(made.front().request.value());
+  }
+
+  ReplayObserver* observer_;
+  ReplayResult result_;
+  std::vector<std::unique_ptr<Player>> players_;
+};
+
+}  // namespace
+
+Result<ReplayResult> ReplayLog(const std::string& path, ReplayObserver* observer) { return Replay(observer).Run(path); }
+
+uint64_t SchedulerSeed(uint64_t seed, uint32_t node, uint32_t k) {
+  const uint64_t nth = uint64_t{node} * 1024 + k;
+  return nth == 0 ? seed : Mix64(seed, nth);
+}
+
+}  // namespace foretoken

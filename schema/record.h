@@ -1,0 +1,55 @@
+// Records of a RECORDER's log (record.capnp) and their codec. Guarantees as those of schema/codec.h, which it is a part of.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "runtime/sched/policy.h"
+#include "schema/codec.h"
+
+namespace foretoken {
+
+struct SessionRecord {
+  std::string topology_file, topology_text, folder;
+  std::vector<std::string> overrides;
+  std::string node;
+  uint32_t schedulers = 1;
+  bool sole = false;
+  bool operator==(const SessionRecord&) const = default;
+};
+struct DeadlineRecord {
+  DecisionId decision;
+  bool operator==(const DeadlineRecord&) const = default;
+};
+struct CandidateRecord {
+  InstanceId instance;
+  bool usable = true;
+  bool operator==(const CandidateRecord&) const = default;
+};
+struct RejectionRecord {
+  RequestId request;
+  OutcomeReason reason = OutcomeReason::kNone;
+  bool operator==(const RejectionRecord&) const = default;
+};
+struct PolicyRecord {
+  std::string policy;
+  PolicyWeights weights;
+  bool operator==(const PolicyRecord&) const = default;
+};
+struct FullRecord {
+  bool operator==(const FullRecord&) const = default;
+};
+
+struct LogRecord {
+  Instant at;
+  uint32_t scheduler = 0;
+  std::variant<SessionRecord, Message, DeadlineRecord, CandidateRecord, RejectionRecord, FullRecord, PolicyRecord> body;
+  bool operator==(const LogRecord&) const = default;
+};
+
+Result<Frame> EncodeRecord(const LogRecord& record);
+Result<LogRecord> DecodeRecord(std::span<const std::byte> frame, const DecodeLimits& limits = {});
+
+}  // namespace foretoken
