@@ -18,12 +18,13 @@ struct Arguments {
   double request_timeout = 1800, queue_timeout = 60, dead_after = 2, drain_timeout = 30;
   double header_timeout = 10, body_timeout = 10, idle_timeout = 75, send_timeout = 60;
   double slo_ttft_ms = 1000, slo_tpot_ms = 50;
-  std::string log_level = "info";
+  std::string log_level = "info", topology;
 };
 
 int Serve(Arguments& a) {
   GatewayConfig& c = a.config;
   c.prometheus_port = a.prometheus_port;
+  c.log = a.log_level != "error";
   c.request_timeout = Duration::FromSeconds(a.request_timeout);
   c.queue_timeout = Duration::FromSeconds(a.queue_timeout);
   c.dead_after = Duration::FromSeconds(a.dead_after);
@@ -54,6 +55,7 @@ int Serve(Arguments& a) {
   std::cerr << "foretoken gateway: draining\n";
   pthread_sigmask(SIG_UNBLOCK, &signals, nullptr);  // a second signal ends it at once
   const bool drained = server.Stop();
+  if (const std::string shadow = server.ShadowReport(); !shadow.empty()) std::cerr << "foretoken gateway: " << shadow << "\n";
   if (!drained) std::cerr << "foretoken gateway: not all requests had ended when the time to drain was over\n";
   return drained ? kExitOk : kExitFailed;
 }
@@ -108,6 +110,10 @@ void AddGatewayCommand(CLI::App& app, int& exit_code) {
   c->add_option("--host", a->config.host, "Address to listen on")->capture_default_str();
   c->add_option("--port", a->config.port, "Port; 0: the kernel's choice")->capture_default_str();
   c->add_option("--policy", a->config.policy, "Routing policy (foretoken simulate --help names them)")->capture_default_str();
+  c->add_option("--shadow", a->config.shadow, "A second policy that predicts beside it, sends nothing and is compared");
+  c->add_option("--log-level", a->log_level, "info: engines that go and come; error: only what ends the gateway")
+      ->check(CLI::IsMember({"info", "error"}))
+      ->capture_default_str();
   c->add_option("--prometheus-port", a->prometheus_port, "Port of /metrics; 0: on the main port")->capture_default_str();
   c->add_option("--admin-port", a->config.admin_port, "Port where workers are added and removed; 0: the main port")
       ->capture_default_str();

@@ -46,6 +46,7 @@ Result<std::unique_ptr<Gateway>> Gateway::Make(boost::asio::io_context& io, cons
   std::unique_ptr<Gateway> gateway(new Gateway(io, config));
   Routing::Options options;
   options.policy = config.policy;
+  options.shadow = config.shadow;
   options.slo = {config.slo_ttft, config.slo_tpot};
   options.seed = config.seed;
   options.shed_above = config.shed_above;
@@ -140,21 +141,24 @@ void Gateway::SetAnyModel(Engine& engine) {
   routing_->SetModels(engine.id, std::move(ids));
 }
 
+void Gateway::Log(const std::string& line) const {
+  if (config_.log) std::fprintf(stderr, "foretoken gateway: %s\n", line.c_str());
+}
+
 void Gateway::OnTrouble(Engine& engine, EngineTrouble trouble, Instant now) {
   if (!engine.health.OnTrouble(trouble, now)) return;
   engine.CloseIdle();
   engine.next_probe = now;
-  std::fprintf(stderr, "foretoken gateway: %s is out: %s\n", engine.url.name().c_str(),
-               std::string(TroubleName(trouble)).c_str());
+  Log(engine.url.name() + " is out: " + std::string(TroubleName(trouble)));
 }
 
 void Gateway::OnGoodAnswer(Engine& engine) {
-  if (engine.health.OnGoodAnswer()) std::fprintf(stderr, "foretoken gateway: %s is back\n", engine.url.name().c_str());
+  if (engine.health.OnGoodAnswer()) Log(engine.url.name() + " is back");
 }
 
 void Gateway::OnProbeOk(Engine& engine, Instant now) {
   if (!engine.health.OnProbeOk(now)) return;
-  std::fprintf(stderr, "foretoken gateway: %s is back\n", engine.url.name().c_str());
+  Log(engine.url.name() + " is back");
   routing_->OnRestart(engine.id, now);  // unreachable or crashed: another start of it, which holds nothing
   AskLimits(engine);
 }

@@ -131,6 +131,7 @@ class Gateway {
   }
   void ProbeDue(Instant now);
   void AskLimits(Engine& engine);
+  void Log(const std::string& line) const;
   void CheckProgress(Engine& engine, Instant now);
 
   static constexpr int64_t kClockStart = 1'000'000'000'000;  // far from 0, so that "never" is long ago

@@ -45,7 +45,7 @@ struct GatewayConfig {
   std::vector<std::string> request_id_headers;  // besides x-request-id
   bool decision_headers = false;                // x-foretoken-instance and predictions in every answer
   std::string tls_cert, tls_key;                // PEM files; empty: plain HTTP
-  bool log_requests = false;
+  bool log = true;                              // on stderr: engines that go and come; never a line per request
 };
 
 }  // namespace foretoken

@@ -87,6 +87,33 @@ void Engines(Gateway& g, Text& t) {
        [](const Engine& e) { return e.counters.stale_connections; });
 }
 
+void Mirrors(Gateway& g, Text& t) {
+  const auto each = [&](const char* name, const char* type, const char* help, auto value) {
+    t.Family(name, type, help);
+    for (const auto& e : g.engines())
+      if (!e->removed) t.Sample(name, "engine=\"" + e->url.name() + "\"", value(g.routing().mirror(e->id)));
+  };
+  each("mirror_steps_total", "counter", "Steps inferred from streams.",
+       [](EngineMirror& m) { return static_cast<double>(m.counters().steps); });
+  each("mirror_rescaled_total", "counter", "Times that the engine's speed was found to be of another kind.",
+       [](EngineMirror& m) { return static_cast<double>(m.counters().rescaled); });
+  each("mirror_uncertainty_seconds", "gauge", "How far the mirror may be behind.",
+       [](EngineMirror& m) { return m.inference().uncertainty().seconds(); });
+  each("mirror_ttft_offset_seconds", "gauge", "Learnt difference of the first token's time.",
+       [](EngineMirror& m) { return m.ttft_offset().seconds(); });
+  each("mirror_tokens_per_chunk", "gauge", "Output tokens in one piece of a stream.",
+       [](EngineMirror& m) { return m.tokens_per_chunk(); });
+  if (g.routing().shadow() == nullptr) return;
+  const ShadowStatistics::Report r = g.routing().shadow()->report();
+  t.Counter("shadow_decisions_total", "Decisions compared with the shadow policy's.", r.decisions);
+  t.Family("shadow_differ_share", "gauge", "Share of them that the shadow policy would have made otherwise.");
+  t.Sample("shadow_differ_share", "", r.differ_share);
+  t.Family("shadow_gain_seconds", "gauge", "Predicted E2E there less that at the shadow's choice: mean and its 95 % interval.");
+  t.Sample("shadow_gain_seconds", "of=\"mean\"", r.gain_s);
+  t.Sample("shadow_gain_seconds", "of=\"low\"", r.gain_low_s);
+  t.Sample("shadow_gain_seconds", "of=\"high\"", r.gain_high_s);
+}
+
 }  // namespace
 
 std::string MetricsText(Gateway& g) {
@@ -100,6 +127,7 @@ std::string MetricsText(Gateway& g) {
   t.Histogram("inter_token_seconds", "Between two pieces of output of a stream.", c.inter_token);
   t.Histogram("e2e_seconds", "Request read to the end of its answer.", c.e2e);
   t.Histogram("decision_seconds", "Time that a decision took.", c.decision);
+  Mirrors(g, t);
   t.Counter("predictions_judged_total", "Requests whose prediction was compared with what came.", c.judged);
   const double n = c.judged == 0 ? 1 : static_cast<double>(c.judged);
   t.Family("prediction_error", "gauge", "Mean of |predicted/actual - 1| (ape) and of predicted/actual - 1 (bias).");

@@ -7,6 +7,7 @@
 #include <boost/asio/ssl/context.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <chrono>
+#include <cstdio>
 #include <future>
 #include <thread>
 #include <utility>
@@ -140,6 +141,22 @@ bool GatewayServer::Stop() {
   asio::post(impl_->io, [impl = impl_.get()] { impl->BeginDrain(impl->config.drain_timeout); });
   impl_->thread.join();
   return impl_->drained;
+}
+
+std::string GatewayServer::ShadowReport() const {
+  if (impl_->gateway == nullptr || impl_->gateway->routing().shadow() == nullptr) return "";
+  const ShadowStatistics::Report r = impl_->gateway->routing().shadow()->report();
+  const GatewayCounters& c = impl_->gateway->counters();
+  const double n = c.judged == 0 ? 1 : static_cast<double>(c.judged);
+  char text[600];
+  std::snprintf(text, sizeof text,
+                "shadow %s beside %s: %llu decisions, %.1f %% of them otherwise; expected gain %.1f ms of E2E (95 %% interval "
+                "%.1f ... %.1f)"
+                " of a predicted %.1f ms; prediction error of %llu requests: TTFT %.1f %%, E2E %.1f %% (mean absolute)",
+                impl_->config.shadow.c_str(), impl_->config.policy.c_str(), static_cast<unsigned long long>(r.decisions),
+                100 * r.differ_share, 1e3 * r.gain_s, 1e3 * r.gain_low_s, 1e3 * r.gain_high_s, 1e3 * r.mean_e2e_s,
+                static_cast<unsigned long long>(c.judged), 100 * c.ttft_ape / n, 100 * c.e2e_ape / n);
+  return text;
 }
 
 uint16_t GatewayServer::port() const { return impl_->PortOf(GatewayDoor::kPublic); }

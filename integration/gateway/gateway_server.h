@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 
 #include "integration/gateway/gateway_config.h"
 #include "runtime/base/result.h"
@@ -21,6 +22,8 @@ class GatewayServer {
   Status Start();
   // Refuses new requests, lets those under way finish for at most the drain timeout, and ends. True: all had ended.
   bool Stop();
+  // What the shadow policy's decisions would have changed, as text for people; empty without one. After Stop.
+  std::string ShadowReport() const;
 
   uint16_t port() const;
   uint16_t prometheus_port() const;  // 0: none

@@ -14,7 +14,7 @@ class RetryBudget {
  public:
   struct Options {
     double share = 0.1;  // retries per request
-    int64_t least = 3;   // retries in a window that are allowed whatever the requests
+    int64_t least = 10;  // retries in a window that are allowed whatever the requests
     Duration window = Duration::Seconds(10);
   };
 

@@ -15,11 +15,28 @@ Result<std::unique_ptr<Routing>> Routing::Make(Options options) {
   if (!lengths.ok()) return lengths.error();
   std::unique_ptr<Routing> routing(new Routing(std::move(options)));
   routing->lengths_ = std::move(lengths).value();
+  if (routing->options_.shadow.empty()) return routing;
+  SchedulerCore::Options shadow = routing->SchedulerOptions();
+  shadow.policy = routing->options_.shadow;
+  auto made = Shadow::Make(std::move(shadow), routing->mirrors_, *routing->lengths_);
+  if (!made.ok()) return made.error();
+  routing->shadow_ = std::move(made).value();
   return routing;
 }
 
 Routing::Routing(Options options) : options_(std::move(options)) {}
 Routing::~Routing() = default;
+
+SchedulerCore::Options Routing::SchedulerOptions() const {
+  SchedulerCore::Options options;
+  options.policy = options_.policy;
+  options.slo = options_.slo;
+  options.seed = options_.seed;
+  options.shed_above = options_.shed_above;
+  options.shed_priority = options_.shed_priority;
+  options.down_backoff = Duration();  // EngineHealth says who is usable
+  return options;
+}
 
 InstanceId Routing::AddEngine(const std::string& name) {
   const InstanceId id(static_cast<uint32_t>(mirrors_.size()));
@@ -30,20 +47,14 @@ InstanceId Routing::AddEngine(const std::string& name) {
   info.facts.name = name;
   mirrors_.push_back(std::move(mirror));
   laws_known_.push_back(0);
+  if (shadow_ != nullptr) shadow_->AddEngine(info);
   if (scheduler_ != nullptr) {
     FT_CHECK(scheduler_->AddInstance(std::move(info)) == id);
     return id;
   }
-  SchedulerCore::Options options;
-  options.policy = options_.policy;
-  options.slo = options_.slo;
-  options.seed = options_.seed;
-  options.shed_above = options_.shed_above;
-  options.shed_priority = options_.shed_priority;
-  options.down_backoff = Duration();  // EngineHealth says who is usable
   std::vector<SchedulerCore::InstanceInfo> instances;
   instances.push_back(std::move(info));
-  auto scheduler = SchedulerCore::Make(std::move(options), std::move(instances), lengths_.get());
+  auto scheduler = SchedulerCore::Make(SchedulerOptions(), std::move(instances), lengths_.get());
   FT_CHECK(scheduler.ok());  // Make has tried the policy's name
   scheduler_ = std::move(scheduler).value();
   return id;
@@ -51,15 +62,24 @@ InstanceId Routing::AddEngine(const std::string& name) {
 
 void Routing::SetUsable(InstanceId engine, bool usable) {
   scheduler_->SetState(engine, usable ? InstanceState::kServing : InstanceState::kDead);
+  if (shadow_ != nullptr) shadow_->SetUsable(engine, usable);
 }
 
-void Routing::SetModels(InstanceId engine, std::vector<ModelId> models) { scheduler_->SetModels(engine, std::move(models)); }
+void Routing::SetModels(InstanceId engine, std::vector<ModelId> models) {
+  if (shadow_ != nullptr) shadow_->SetModels(engine, models);
+  scheduler_->SetModels(engine, std::move(models));
+}
 
 Routing::Choice Routing::Decide(const RequestMeta& request, Instant now) {
   now_ = now;
   choice_ = Choice{};
   choice_.reason = OutcomeReason::kNoCandidate;
-  if (scheduler_ != nullptr) scheduler_->OnSchedule(request, now, *this);
+  if (scheduler_ == nullptr) return choice_;
+  if (shadow_ != nullptr) shadow_->Decide(request, now);
+  scheduler_->OnSchedule(request, now, *this);
+  if (shadow_ == nullptr || !choice_.placed) return choice_;
+  const std::optional<Prediction> there = shadow_->Compare(choice_.instance);
+  if (!choice_.prediction && there) choice_.prediction = mirrors_[choice_.instance.value()]->Believed(*there);
   return choice_;
 }
 
@@ -99,7 +119,7 @@ void Routing::Reject(RequestId, OutcomeReason reason) {
 
 void Routing::Decided(const DecisionRecord& record) {
   choice_.score = record.score;
-  if (record.predicted) choice_.prediction = record.prediction;
+  if (record.predicted) choice_.prediction = mirrors_[record.instance.value()]->Believed(record.prediction);
 }
 
 void Routing::OnSent(const RequestMeta& request, InstanceId engine, bool streaming, Instant now) {

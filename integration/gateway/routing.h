@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "integration/engines/openai/engine_mirror.h"
+#include "integration/gateway/shadow.h"
 #include "runtime/base/ids.h"
 #include "runtime/base/result.h"
 #include "runtime/base/units.h"
@@ -25,6 +26,7 @@ class Routing final : private SchedulerEffects {
  public:
   struct Options {
     std::string policy = "auto";
+    std::string shadow;  // empty: none
     Slo slo;
     uint64_t seed = 1;
     double shed_above = 0;  // > 0: refuse when every engine's P(SLO violation) is above it
@@ -66,10 +68,11 @@ class Routing final : private SchedulerEffects {
 
   const SchedulerCounters& counters() const { return scheduler_->counters(); }
   int32_t outstanding(InstanceId engine) const { return scheduler_->ledger().load(engine).requests; }
-  bool predicts() const { return scheduler_ == nullptr || scheduler_->needs() >= PolicyNeeds::kPredictions; }
+  const Shadow* shadow() const { return shadow_.get(); }
 
  private:
   explicit Routing(Options options);
+  SchedulerCore::Options SchedulerOptions() const;
 
   void SendPredict(DecisionId decision, std::span<const InstanceId> targets, const PredictQuery& query) override;
   void SendEnqueue(const EnqueueOrder& order) override;
@@ -83,6 +86,7 @@ class Routing final : private SchedulerEffects {
   std::unique_ptr<LengthEstimator> lengths_;
   std::unique_ptr<SchedulerCore> scheduler_;  // made with the first engine
   std::vector<std::unique_ptr<EngineMirror>> mirrors_;
+  std::unique_ptr<Shadow> shadow_;    // may be null
   std::vector<uint64_t> laws_known_;  // per engine: how often its law had moved when the scheduler was told
   Instant now_;                       // of the call in progress
   Choice choice_;                     // of the call in progress

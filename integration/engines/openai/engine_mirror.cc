@@ -16,7 +16,8 @@ namespace {
 // of the base bring the calibrator (a factor of 4 either way) to it within some steps.
 constexpr AffineStepTime::Coefficients kGeneric{8e6, 5e4, 5e4, 50};
 constexpr double kStrideAbove = 2.2;
-constexpr int32_t kLeastPrompt = 16;  // tokens in a step, to learn from its prompts
+constexpr double kPromptStrideAbove = 3.2;  // what a prompt cost is known less well: only a step's surplus shows it
+constexpr int32_t kLeastPrompt = 16;        // tokens in a step, to learn from its prompts
 
 std::unique_ptr<LengthEstimator> NewLengths() {
   auto lengths = MakeLengthEstimator(LengthEstimatorKind::kHint);
@@ -68,10 +69,22 @@ Prediction EngineMirror::Predict(const PredictQuery& query, Instant now) {
   asked_ = query.request->id;
   asked_ttft_ns_ = static_cast<double>(p.ttft.nanos());
   asked_cached_ = static_cast<int32_t>(p.cached_tokens.value());
-  const Duration offset = Duration::FromNanos(std::max(offset_ns_, -0.9 * asked_ttft_ns_));
-  for (Duration* d : {&p.ttft, &p.ttft_p90, &p.e2e, &p.e2e_p90, &p.e2e_alone}) *d = std::max(Duration::Nanos(1), *d + offset);
+  const double lasting = std::exp2(-std::max(0.0, static_cast<double>((now - offset_at_).nanos())) / kOffsetLastsNs);
+  const Duration offset = Duration::FromNanos(std::max(offset_ns_ * lasting, -0.9 * asked_ttft_ns_));
+  const double prior = load_prior();
+  for (Duration* d : {&p.ttft, &p.ttft_p90, &p.e2e, &p.e2e_p90, &p.e2e_alone}) {
+    *d = std::max(Duration::Nanos(1), Duration::FromNanos(static_cast<double>((*d + offset).nanos()) * prior));
+  }
   p.level = StateLevel::kInferred;
   p.age_uncertainty = inference_.uncertainty();
+  return p;
+}
+
+Prediction EngineMirror::Believed(Prediction p) const {
+  // Its own reservation has been made since.
+  const double prior = 1 + kLoadPrior * (static_cast<double>(held_.size()) - 1);
+  for (Duration* d : {&p.ttft, &p.ttft_p90, &p.e2e, &p.e2e_p90, &p.e2e_alone})
+    *d = Duration::FromNanos(static_cast<double>(d->nanos()) / prior);
   return p;
 }
 
@@ -113,7 +126,9 @@ void EngineMirror::OnOutput(RequestId request, int32_t chunks, Instant now) {
     h->began = true;
     const double actual = static_cast<double>((now - h->decided).nanos());
     // A first token far from the prediction counts less than its distance: one stall is no habit.
-    const double error = std::clamp(actual - h->raw_ttft_ns - offset_ns_, -1e8 - h->raw_ttft_ns, 1e8 + h->raw_ttft_ns);
+    const double most = 1e7 + h->raw_ttft_ns;
+    const double error = std::clamp(actual - h->raw_ttft_ns - offset_ns_, -most, most);
+    offset_at_ = now;
     if (h->raw_ttft_ns > 0) offset_ns_ += error / 24;
   }
   inference_.OnOutput(request, chunks, now, *this);
@@ -122,6 +137,7 @@ void EngineMirror::OnOutput(RequestId request, int32_t chunks, Instant now) {
 void EngineMirror::OnFinished(RequestId request, TokenCount output, bool exact, Instant now) {
   now_ = now;
   if (Find(request) == nullptr) return;
+  inference_.Advance(now, step_time_, *this);
   inference_.OnFinished(request, static_cast<int32_t>(std::clamp<int64_t>(output.value(), 1, 1 << 24)), exact, now, *this);
 }
 
@@ -160,8 +176,9 @@ void EngineMirror::Observe(const BatchTrace& t) {
     prefill_log_ += (ratio - prefill_log_) / static_cast<double>(std::min<uint64_t>(prefill_seen_, 16));
   }
   const double stride = std::log(kStrideAbove);
-  const bool decode_off = decode_seen_ >= kLeastSeen && std::abs(decode_log_) > stride;
-  const bool prefill_off = prefill_seen_ >= kLeastSeen && std::abs(prefill_log_) > stride;
+  const uint64_t least = counters_.rescaled < 4 ? kLeastSeen : kSettledSeen;
+  const bool decode_off = decode_seen_ >= least && std::abs(decode_log_) > stride;
+  const bool prefill_off = prefill_seen_ >= least && std::abs(prefill_log_) > std::log(kPromptStrideAbove);
   if (!decode_off && !prefill_off) return;
   Rescale(decode_off ? std::exp(decode_log_) : 1, prefill_off ? std::exp(prefill_log_) : 1);
 }
@@ -171,8 +188,8 @@ void EngineMirror::Rescale(double decode_ratio, double prefill_ratio) {
   base_.decode_seq_ns = std::clamp(base_.decode_seq_ns * decode_ratio, 1e1, 1e10);
   base_.kv_token_ns = std::clamp(base_.kv_token_ns * decode_ratio, 1e-3, 1e7);
   base_.prefill_token_ns = std::clamp(base_.prefill_token_ns * prefill_ratio, 1e1, 1e9);
-  if (decode_ratio != 1) decode_log_ = 0, decode_seen_ = kLeastSeen / 2;
-  if (prefill_ratio != 1) prefill_log_ = 0, prefill_seen_ = kLeastSeen / 2;
+  if (decode_ratio != 1) decode_log_ = 0, decode_seen_ = 0;
+  if (prefill_ratio != 1) prefill_log_ = 0, prefill_seen_ = 0;
   step_time_.law = std::make_shared<AffineStepTime>(base_);
   ++counters_.rescaled;
   rebuild_due_ = true;

@@ -37,6 +37,8 @@ class EngineMirror final : private StepInference::Sink, private SimulatorEffects
   explicit EngineMirror(Options options);
 
   Prediction Predict(const PredictQuery& query, Instant now);
+  // As Predict answered, without the prior on load that only decisions are to see.
+  Prediction Believed(Prediction p) const;
   EnqueueReply OnEnqueue(const EnqueueOrder& order, Instant now);
   void OnSent(const RequestMeta& request, bool streaming, Instant now);
   void OnOutput(RequestId request, int32_t chunks, Instant now);
@@ -50,16 +52,24 @@ class EngineMirror final : private StepInference::Sink, private SimulatorEffects
   void OnRestart(Instant now);
 
   // Has its speed been seen?
-  bool measured() const { return decode_seen_ >= kLeastSeen; }
+  bool measured() const { return counters_.rescaled > 0 || decode_seen_ >= kLeastSeen; }
   StepTimeModel step_time() const { return step_time_; }
   const SimulatorCore& simulator() const { return *simulator_; }
   const StepInference& inference() const { return inference_; }
   const Counters& counters() const { return counters_; }
   Duration ttft_offset() const { return Duration::FromNanos(offset_ns_); }
+  double load_prior() const { return 1 + kLoadPrior * static_cast<double>(held_.size()); }
   double tokens_per_chunk() const { return inference_.tokens_per_chunk(); }
 
  private:
   static constexpr uint64_t kLeastSeen = 6;
+  static constexpr uint64_t kSettledSeen =
+      200;  // once the base has moved some times: what it learns costs the mirror its memory
+  // Every request there is believed to slow the others by at least this share. An engine that has only been seen under one load may
+  // look as if load did not matter to it; without this, engines that are equal but for the noise in what was learnt of
+  // them would not be loaded equally.
+  static constexpr double kLoadPrior = 0.005;
+  static constexpr double kOffsetLastsNs = 3e9;  // an engine that is left alone is taken to have got over its delay
   struct Held {
     Reservation reservation;
     int32_t cached = 0;
@@ -92,7 +102,8 @@ class EngineMirror final : private StepInference::Sink, private SimulatorEffects
   uint64_t decode_seen_ = 0, prefill_seen_ = 0;
   bool rebuild_due_ = false;
   double offset_ns_ = 0;
-  RequestId asked_;  // the last question, for the reservation that may follow it
+  Instant offset_at_;  // when it was learnt last
+  RequestId asked_;    // the last question, for the reservation that may follow it
   double asked_ttft_ns_ = 0;
   int32_t asked_cached_ = 0;
   Counters counters_;

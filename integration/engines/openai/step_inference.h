@@ -70,9 +70,11 @@ class StepInference {
 
   Live* Find(RequestId request);
   void Erase(RequestId request);
-  void Close(Instant end, bool measured, Sink& sink);
+  Duration Gap() const;
+  void Close(Instant end, Sink& sink);
   int32_t StepsInGroup() const;
-  void AdmitSilent(Instant end);
+  void AdmitSilent();
+  void EmitEnds(Instant at, Sink& sink);
   void Emit(int32_t index, Instant start, Duration duration, bool last, bool measured, Sink& sink);
   bool AnyStream() const { return streams_ > 0; }
 
