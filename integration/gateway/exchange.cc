@@ -417,7 +417,7 @@ bool Exchange::MayRetry(Failure failure) const {
   return crashed_ == 0 && reached_ < 2;
 }
 
-void Exchange::Fail(Failure failure) {
+void Exchange::Fail(Failure failure, bool paid) {
   DropLink();
   const Instant now = gateway_.Now();
   switch (failure) {
@@ -430,7 +430,7 @@ void Exchange::Fail(Failure failure) {
   if (began_) return CutStream();
   bool may = MayRetry(failure);
   if (failure == Failure::kCrashed || failure == Failure::kHung) ++crashed_;
-  if (may && !gateway_.retry_budget().TryRetry(now)) {
+  if (may && !paid && !gateway_.retry_budget().TryRetry(now)) {
     ++gateway_.counters().retries_denied;
     may = false;
   }
@@ -543,9 +543,14 @@ void Exchange::Cancel() {
   End();
 }
 
+// It stays where it is while it may not go elsewhere: the engine may wake up.
 void Exchange::OnEngineHung() {
+  const Instant now = gateway_.Now();
   if (phase_ != Phase::kWaiting || began_ || !MayRetry(Failure::kHung)) return;
-  Fail(Failure::kHung);
+  if (now - hung_asked_ < Duration::Millis(500)) return;
+  hung_asked_ = now;
+  if (gateway_.retry_budget().TryRetry(now)) return Fail(Failure::kHung, true);
+  ++gateway_.counters().retries_denied;
 }
 
 Duration Exchange::QuietBound(Instant) const {

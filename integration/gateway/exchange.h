@@ -77,7 +77,7 @@ class Exchange final : public EngineLink::User, public EngineUse {
   std::string AnswerHead() const;
   bool Chunked() const { return !response_.content_length && !head_->http_1_0; }
   void Complete();
-  void Fail(Failure failure);
+  void Fail(Failure failure, bool paid = false);  // paid: the budget has been asked
   bool MayRetry(Failure failure) const;
   void GiveUp(Failure failure);
   void CutStream();
@@ -111,6 +111,7 @@ class Exchange final : public EngineLink::User, public EngineUse {
   Routing::Choice choice_;
   int32_t reached_ = 0;  // engines that have been sent the request
   int32_t crashed_ = 0;
+  Instant hung_asked_;  // when it was last tried to leave a hung engine
   bool stale_retried_ = false;
   bool sent_ = false;
   Instant started_, sent_at_, first_at_, last_at_;
