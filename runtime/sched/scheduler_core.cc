@@ -71,6 +71,8 @@ InstanceId SchedulerCore::AddInstance(InstanceInfo info) {
   ledger_.AddInstance();
   down_until_.emplace_back();
   reserved_last_.push_back(0);
+  // Sized for a number of instances: it begins anew, which forgets hits and nothing else.
+  prefixes_ = PrefixDirectory(KvTokensOf(instances_));
   return id;
 }
 
