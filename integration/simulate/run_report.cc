@@ -124,6 +124,7 @@ json::object SyncOf(const SequencerCounters& s, const SimulatorCounters& m, cons
           {"old_epoch", s.old_epoch}, {"superseded", s.superseded},
           {"overflow", s.overflow},   {"held_max", s.held_max},
           {"foreign", m.foreign},     {"lost_assignments", m.lost_assignments},
+          {"bytes", m.stream_bytes},  {"snapshot_bytes", m.snapshot_bytes},
           {"link_sent", l.sent},      {"link_lost", l.dropped + l.burst_lost + l.partitioned}};
 }
 

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "runtime/base/prng.h"
+#include "runtime/model/wire_size.h"
 #include "runtime/sync/map_times.h"
 
 namespace foretoken {
@@ -40,7 +41,11 @@ void SimulatorCore::OnStream(StreamMessage& message, Instant now, SimulatorEffec
   now_ = now;
   last_heard_ = now;
   if (options_.own_clock) HearClock(message, effects);
-  const Stream::Header header{message.epoch, message.seq, std::holds_alternative<Snapshot>(message.body)};
+  const bool snapshot = std::holds_alternative<Snapshot>(message.body);
+  const auto bytes = static_cast<uint64_t>(WireBytesOf(message));
+  counters_.stream_bytes += bytes;
+  if (snapshot) counters_.snapshot_bytes += bytes;
+  const Stream::Header header{message.epoch, message.seq, snapshot};
   Sink sink(*this, effects);
   sequencer_.OnMessage(header, message, now, sink);
 }

@@ -49,6 +49,8 @@ struct SimulatorCounters {
   uint64_t foreign = 0;           // arrivals never assigned by us
   uint64_t lost_assignments = 0;  // reservations never confirmed within confirm_timeout, or lost with the engine
   uint64_t cancelled = 0;
+  uint64_t stream_bytes = 0;    // received, as frames: repetitions and what was dropped included
+  uint64_t snapshot_bytes = 0;  // of these, snapshots
 };
 
 // Sums over instances.
@@ -61,6 +63,8 @@ inline void Add(SimulatorCounters& a, const SimulatorCounters& b) {
   a.foreign += b.foreign;
   a.lost_assignments += b.lost_assignments;
   a.cancelled += b.cancelled;
+  a.stream_bytes += b.stream_bytes;
+  a.snapshot_bytes += b.snapshot_bytes;
 }
 
 // Drift at each applied step: what the mirror believed against what came (protocol.md, "Drift, as a metric").

@@ -9,6 +9,7 @@
 #include <limits>
 #include <string>
 
+#include "runtime/model/wire_size.h"
 #include "schema/decision.capnp.h"
 #include "schema/frame.capnp.h"
 #include "tests/testing/inputs.h"
@@ -37,6 +38,26 @@ std::string ErrorOfMessage(const Message& m, const DecodeLimits& limits = {}) {
 }
 
 StreamMessage WithTrace(BatchTrace t) { return {InstanceId(1), SourceId(0), Epoch(1), 7, std::move(t)}; }
+
+TEST(CodecTest, AStreamMessagesSizeIsKnownWithoutEncodingIt) {
+  for (const uint64_t seed : testing::Seeds(20)) {
+    SCOPED_TRACE("seed " + std::to_string(seed));
+    Prng prng(seed);
+    for (size_t body = 0; body < kStreamKinds; ++body)
+      for (const int64_t list_max : {0, 1, 8, 40}) {
+        const StreamMessage m = RandomStreamMessage(body, prng, list_max);
+        const auto frame = Encode(m);
+        ASSERT_TRUE(frame.ok());
+        const auto size = static_cast<int64_t>(frame->size());
+        if (size <= 2048) {  // one segment
+          ASSERT_EQ(WireBytesOf(m), size) << "body " << body << ", lists of " << list_max;
+        } else {  // pointers between segments besides
+          ASSERT_LE(WireBytesOf(m), size) << "body " << body << ", lists of " << list_max;
+          ASSERT_GE(WireBytesOf(m), 9 * size / 10) << "body " << body << ", lists of " << list_max;
+        }
+      }
+  }
+}
 
 TEST(CodecTest, EveryMessageComesOutAsItWentIn) {
   for (const uint64_t seed : testing::Seeds(20)) {
