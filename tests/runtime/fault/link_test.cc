@@ -121,7 +121,9 @@ TEST(LinkTest, FaultsHappenWithinTheirWindowOnly) {
     const Deliveries d = link->OnMessage(at, 100);
     const bool inside = ms >= 1000 && ms < 3000;
     EXPECT_EQ(d.size(), inside ? 0u : 1u) << ms;
-    if (!inside) EXPECT_EQ(d[0], at) << ms;
+    if (!inside) {
+      EXPECT_EQ(d[0], at) << ms;
+    }
   }
 }
 
