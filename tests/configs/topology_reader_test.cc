@@ -171,7 +171,8 @@ gateway: { listen: "0.0.0.0:8000", max_payload: 8MiB }
 
 TEST(TopologyReaderTest, ASimulatorMayLiveOnAnotherNodeThanItsEngine) {
   const auto nodes = [](const std::string& second) {
-    return std::string(kSmall) + "\nnodes:\n  - { name: front, listen: \"127.0.0.1:1\", hosts: [scheduler, \"r-*\", \"simulator:h-*\"] }\n" +
+    return std::string(kSmall) +
+           "\nnodes:\n  - { name: front, listen: \"127.0.0.1:1\", hosts: [scheduler, \"r-*\", \"simulator:h-*\"] }\n" +
            "  - { name: back, listen: \"127.0.0.1:2\", hosts: [" + second + "] }\n";
   };
   const Topology t = Accepted(nodes("\"engine:h-*\""));
