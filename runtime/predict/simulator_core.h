@@ -123,6 +123,7 @@ class SimulatorCore {
   Versions versions() const { return versions_; }
   const Predictor& predictor() const { return *predictor_; }
   const SequencerCounters& sync_counters() const { return sequencer_.counters(); }
+  Epoch epoch() const { return sequencer_.epoch(); }  // of the stream that is followed
   const SimulatorCounters& counters() const { return counters_; }
   const DriftCounters& drift() const { return drift_; }
   size_t unconfirmed() const { return unconfirmed_.size(); }

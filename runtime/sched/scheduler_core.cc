@@ -223,7 +223,8 @@ void SchedulerCore::Choose(Round& round, Instant now, SchedulerEffects& effects)
     return effects.Reject(id, OutcomeReason::kShed);
   }
   EnqueueOrder order = OrderFor(round);
-  order.guarded = predictive && winner.prediction != nullptr && !round.repicked &&
+  // Past the deadline nothing would end a wait for a reply that does not come.
+  order.guarded = predictive && winner.prediction != nullptr && !round.repicked && now < round.fan_out.deadline() &&
                   options_.repick != RepickRule::kAlwaysAccept && MayBeOvertaken(round, winner.instance);
   reserved_last_[winner.instance.value()] = ++reservations_;
   if (!order.guarded) {

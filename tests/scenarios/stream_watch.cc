@@ -61,8 +61,9 @@ void StreamWatch::OnApplied(const Matcher& is, bool is_snapshot) {
 }
 
 bool StreamWatch::EnterEpochOf(const Matcher& is) {
+  const Epoch entered = mirror_epoch_();
   for (size_t k = 0; k < sent_.size(); ++k) {
-    if (!(epoch_ < sent_[k].epoch) || !is(sent_[k].body)) continue;
+    if (!(epoch_ < entered) || !(sent_[k].epoch == entered) || !is(sent_[k].body)) continue;
     size_t first = k;
     while (first > 0 && sent_[first - 1].epoch == sent_[k].epoch) --first;
     awaits_epoch_ = false;
@@ -87,7 +88,7 @@ bool StreamWatch::IsNextAborted(RequestId request, Instant at) const {
   };
   if (!awaits_epoch_) return is(NextVisible(next_, epoch_));
   for (size_t k = 0; k < sent_.size(); ++k)
-    if (epoch_ < sent_[k].epoch && is(k) && NextVisible(0, sent_[k].epoch) == k) return true;
+    if (sent_[k].epoch == mirror_epoch_() && is(k) && NextVisible(0, sent_[k].epoch) == k) return true;
   return false;
 }
 

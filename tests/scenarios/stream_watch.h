@@ -51,6 +51,8 @@ class StreamWatch {
   StreamWatch(std::string name, bool own_clock, Verdict* verdict)
       : name_(std::move(name)), own_clock_(own_clock), verdict_(verdict) {}
 
+  // Which epoch the mirror says that it is in: bodies alone may be those of several.
+  void Follow(std::function<Epoch()> epoch) { mirror_epoch_ = std::move(epoch); }
   // The engine is given a request; it takes it in, which it must tell in this order, or refuses it.
   void OnDispatch(RequestId request) { dispatched_.push_back(request); }
   void OnSent(const StreamMessage& message);
@@ -97,6 +99,7 @@ class StreamWatch {
   std::set<uint64_t> ended_;
   std::set<uint64_t> arrived_;  // in the newest epoch
   uint64_t next_step_ = 0;
+  std::function<Epoch()> mirror_epoch_;
   Epoch epoch_{0};            // that the mirror is in
   bool awaits_epoch_ = true;  // reset: the next message applied says which
   size_t next_ = 0;           // index in sent_ behind the last one applied

@@ -108,7 +108,10 @@ bool Swarm::Start() {
   o.on_decision = [this](const DecisionRecord& d) { OnDecision(d); };
   size_t instances = 0, simulators = 0;
   o.on_instance = [&](const InstanceCore& c) { watched_[instances++].engine = &c; };
-  o.on_simulator = [&](const SimulatorCore& c) { watched_[simulators++].simulator = &c; };
+  o.on_simulator = [&](const SimulatorCore& c) {
+    watched_[simulators].simulator = &c;
+    watched_[simulators++].stream->Follow([&c] { return c.epoch(); });
+  };
   auto cluster = SpawnCluster(sim_.system(), sim_.clock(), options_, o);
   if (!cluster.ok()) {
     verdict_.Fail("does not start: " + cluster.error().message);
