@@ -151,13 +151,27 @@ void ReferencePredictor::OnArrived(RequestId request, Instant at) {
 }
 
 void ReferencePredictor::OnGone(RequestId request, Instant now) {
-  std::erase_if(inbox_, [request](const Arrival& a) { return a.request.id == request; });
+  if (Withdraw(request)) known_.Erase(request.value());
   if (!follows_steps_) RunBefore(now);
+  End(request, true, now);
+}
+
+// True if the mirror's engine had not taken it in yet.
+bool ReferencePredictor::Withdraw(RequestId request) {
+  return std::erase_if(inbox_, [request](const Arrival& a) { return a.request.id == request; }) > 0;
+}
+
+// By word from outside. `abort`: the mirror's engine would not end it by itself.
+void ReferencePredictor::End(RequestId request, bool abort, Instant at) {
+  std::erase_if(decoding_, [request](const Decoding& d) { return d.request == request; });
   Known* known = known_.Find(request.value());
   if (known == nullptr) return;
+  if (Withdraw(request)) {
+    known_.Erase(request.value());
+    return;
+  }
   known->ended = true;
-  std::erase_if(decoding_, [request](const Decoding& d) { return d.request == request; });
-  engine_->Abort(request, std::max(now, ran_to_));
+  if (abort) engine_->Abort(request, std::max(at, ran_to_));
 }
 
 // Gives the engine what has arrived by `until`, in order.
@@ -213,17 +227,11 @@ void ReferencePredictor::OnStep(const BatchTrace& trace) {
     Known* known = known_.Find(f.request.value());
     if (known == nullptr) continue;
     if (f.reason != FinishReason::kAborted) errors_.Ended(known->forecast, f.output_tokens, trace.end(), profile_.ttft_offset);
-    known->ended = true;
     // It ended before the mirror would have it.
     const bool early = f.output_tokens < known->before + known->request.output_tokens;
-    if (early || f.reason == FinishReason::kAborted) engine_->Abort(f.request, std::max(trace.end(), ran_to_));
+    End(f.request, early || f.reason == FinishReason::kAborted, trace.end());
   }
-  for (RequestId id : trace.cancelled) {
-    Known* known = known_.Find(id.value());
-    if (known == nullptr) continue;
-    known->ended = true;
-    engine_->Abort(id, std::max(trace.end(), ran_to_));
-  }
+  for (RequestId id : trace.cancelled) End(id, true, trace.end());
   CountTokens(trace);
   running_ = trace.running;
   waiting_ = trace.waiting;

@@ -69,6 +69,8 @@ class ReferencePredictor final : public Predictor, private EngineSink {
   void CountTokens(const BatchTrace& trace);
   int64_t NewLength(const Known& known, int64_t generated) const;
   void Continue(const Known& known, Instant at);
+  bool Withdraw(RequestId request);
+  void End(RequestId request, bool abort, Instant at);
 
   // What the mirror does.
   void OnFirstToken(RequestId, Instant) override {}
