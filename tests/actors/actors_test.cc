@@ -113,7 +113,8 @@ TEST(SchedulerActorTest, LateReplyAfterDeadlineIsCountedNotUsed) {
   rig.Schedule(1);
   rig.Answer(0, 300);
   rig.sim.RunUntil(rig.sim.now() + Duration::Millis(5));  // instance 1 is late
-  rig.Accept(0);
+  ASSERT_EQ(rig.asked[0]->Of<EnqueueCall>().size(), 1u);
+  EXPECT_FALSE(rig.asked[0]->Of<EnqueueCall>()[0].order.guarded);  // nothing would end a wait past the deadline
   ASSERT_EQ(rig.dispatched[0]->Of<DispatchCall>().size(), 1u);
   EXPECT_EQ(rig.decisions[0].unanswered, 1);
   rig.Answer(1, 1);  // would have won
