@@ -8,8 +8,8 @@
 #include <algorithm>
 #include <caf/actor_clock.hpp>
 #include <caf/actor_system.hpp>
-#include <caf/event_based_actor.hpp>
 #include <caf/mailbox_element.hpp>
+#include <caf/scheduled_actor.hpp>
 #include <cstdint>
 #include <utility>
 
@@ -28,6 +28,8 @@ class HostClock {
   // Instant 0 is now. `slots`: 1 or kSlots.
   HostClock(caf::actor_system& system, int64_t slots) : clock_(&system.clock()), zero_(clock_->now()), slots_(slots) {}
 
+  // What CAF's clock said at Instant 0, in nanoseconds; live, that is the machine's monotonic clock.
+  int64_t ZeroNanos() const { return Nanos(zero_.time_since_epoch()); }
   Instant Now() const { return Instant::FromNanos(Nanos(clock_->now() - zero_) / slots_); }
 
   // Delivers `element` at `at`, or as soon as possible when that has passed.
@@ -56,7 +58,7 @@ class HostClock {
 // earlier Tick is pending.
 class Alarm {
  public:
-  Alarm(caf::event_based_actor* self, HostClock clock, SlotClass slot, size_t instance)
+  Alarm(caf::scheduled_actor* self, HostClock clock, SlotClass slot, size_t instance)
       : self_(self), clock_(clock), slot_(slot), instance_(instance) {}
 
   void Arm(Instant at) {
@@ -74,7 +76,7 @@ class Alarm {
   }
 
  private:
-  caf::event_based_actor* self_;
+  caf::scheduled_actor* self_;
   HostClock clock_;
   SlotClass slot_;
   size_t instance_;

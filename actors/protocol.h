@@ -32,7 +32,7 @@ struct Tick {
 
 // ---- SCHEDULER. It receives:
 
-// From a client (GATEWAY or load): place this request. Answered by one DecisionNote per assignment, or one RejectNote. The sender
+// From a client (GATEWAY or load), or a NODE for one elsewhere: place this request. Answered by one DecisionNote per assignment, or one RejectNote. The sender
 // also gets the request's TokenEvent and RequestOutcome, from the INSTANCE.
 struct ScheduleCall {
   RequestPtr request;

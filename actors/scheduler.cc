@@ -17,9 +17,23 @@
 namespace foretoken {
 namespace {
 
+// The actor, whichever kind it is.
+class Self {
+ public:
+  explicit Self(caf::scheduled_actor* actor) : actor_(actor) {}
+  template <class... Ts>
+  void send(const caf::actor& to, Ts&&... content) const {
+    caf::unsafe_send_as(actor_, to, std::forward<Ts>(content)...);
+  }
+  const Self* operator->() const { return this; }
+
+ private:
+  caf::scheduled_actor* actor_;
+};
+
 class SchedulerShell final : private SchedulerEffects {
  public:
-  SchedulerShell(caf::event_based_actor* self, const HostClock& clock, SchedulerActorOptions options,
+  SchedulerShell(caf::scheduled_actor* self, const HostClock& clock, SchedulerActorOptions options,
                  std::unique_ptr<SchedulerCore> core)
       : self_(self),
         clock_(clock),
@@ -267,7 +281,7 @@ class SchedulerShell final : private SchedulerEffects {
     if (to) self_->send(caf::actor_cast<caf::actor>(to), std::move(message));
   }
 
-  caf::event_based_actor* self_;
+  Self self_;
   HostClock clock_;
   SchedulerActorOptions options_;
   std::unique_ptr<SchedulerCore> core_;
@@ -283,21 +297,17 @@ class SchedulerShell final : private SchedulerEffects {
   DecisionId decided_;
 };
 
-struct SchedulerState {
-  std::unique_ptr<SchedulerShell> shell;
-  static inline const char* name = "scheduler";
-};
-
 struct Setup {
   HostClock clock;
   SchedulerActorOptions options;
   std::unique_ptr<SchedulerCore> core;
 };
 
-caf::behavior Scheduler(caf::stateful_actor<SchedulerState>* self, const std::shared_ptr<Setup>& setup) {
-  self->state.shell = std::make_unique<SchedulerShell>(self, setup->clock, std::move(setup->options), std::move(setup->core));
-  SchedulerShell* shell = self->state.shell.get();
-  self->set_down_handler([shell](const caf::down_msg& down) { shell->OnSimulatorDown(down.source); });
+// The shell lives in the handlers, which end with the actor.
+caf::behavior Scheduler(caf::scheduled_actor* self, const std::shared_ptr<Setup>& setup) {
+  const auto shell =
+      std::make_shared<SchedulerShell>(self, setup->clock, std::move(setup->options), std::move(setup->core));
+  self->set_down_handler([to = shell.get()](const caf::down_msg& down) { to->OnSimulatorDown(down.source); });
   return {
       [shell](const RouteCall& call) { shell->On(call); },
       [shell](const PredictedReply& reply) { shell->On(reply); },
@@ -315,13 +325,17 @@ caf::behavior Scheduler(caf::stateful_actor<SchedulerState>* self, const std::sh
   };
 }
 
+caf::behavior OfWorkers(caf::event_based_actor* self, const std::shared_ptr<Setup>& setup) { return Scheduler(self, setup); }
+
 }  // namespace
 
 Result<caf::actor> SpawnScheduler(caf::actor_system& system, const HostClock& clock, SchedulerActorOptions options) {
   auto core = SchedulerCore::Make(options.core, options.infos, options.lengths.get());
   if (!core.ok()) return core.error();
+  const auto spawn = options.spawn;
   auto setup = std::make_shared<Setup>(Setup{clock, std::move(options), std::move(core).value()});
-  return caf::actor(system.spawn(Scheduler, setup));
+  if (spawn) return spawn([setup](caf::scheduled_actor* self) { return Scheduler(self, setup); });
+  return caf::actor(system.spawn(OfWorkers, setup));
 }
 
 }  // namespace foretoken

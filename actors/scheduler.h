@@ -36,6 +36,9 @@ struct SchedulerActorOptions {
   // to the receiver). Called in the actor; may be empty.
   std::function<void(LogRecord)> record;
   std::function<void(const PredictedReply&)> on_reply;  // likewise, before the reply is used
+  // Spawns an actor of this behaviour. Empty: one that workers run. Beside a NODE it may be one that the network's thread runs, which
+  // spares a decision the wake-ups of a worker, one per answer.
+  std::function<caf::actor(std::function<caf::behavior(caf::scheduled_actor*)>)> spawn;
 };
 
 // Error: as SchedulerCore::Make.

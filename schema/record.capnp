@@ -17,6 +17,7 @@ struct Session {
   node @4 :Text;  # empty: all nodes in one process
   schedulers @5 :UInt32;
   sole @6 :Bool;  # SchedulerCore::Options::sole
+  zeroNs @7 :Int64;  # what the machine's monotonic clock said at time 0 of this log: relates it to others of the same machine
 }
 
 struct Candidate {

@@ -35,6 +35,7 @@ struct BodyWriter {
     b.setNode(s.node);
     b.setSchedulers(s.schedulers);
     b.setSole(s.sole);
+    b.setZeroNs(s.zero_ns);
   }
   void operator()(const Message& m) { WriteFrame(m, out.initMessage()); }
   void operator()(const DeadlineRecord& d) { out.setDeadline(d.decision.value()); }
@@ -64,7 +65,7 @@ struct BodyWriter {
 
 SessionRecord ReadSession(wire::Session::Reader in) {
   SessionRecord s{in.getTopologyFile().cStr(), in.getTopologyText().cStr(), in.getFolder().cStr(), {},
-                  in.getNode().cStr(),         in.getSchedulers(),          in.getSole()};
+                  in.getNode().cStr(),         in.getSchedulers(),          in.getSole(),           in.getZeroNs()};
   for (const auto o : in.getOverrides()) s.overrides.emplace_back(o.begin(), o.end());
   return s;
 }

@@ -17,6 +17,7 @@ struct SessionRecord {
   std::string node;
   uint32_t schedulers = 1;
   bool sole = false;
+  int64_t zero_ns = 0;  // the machine's monotonic clock at the log's time 0
   bool operator==(const SessionRecord&) const = default;
 };
 struct DeadlineRecord {

@@ -319,6 +319,7 @@ class Row {
     o.lengths = std::move(lengths).value();
     o.simulators = {{node_, InstanceId(0), n}};
     o.instances.assign(n, node_);
+    o.spawn = BesideNode(system_);
     auto scheduler = SpawnScheduler(system_, clock_, std::move(o));
     if (!scheduler.ok()) return scheduler.error();
     scheduler_ = *scheduler;

@@ -8,6 +8,7 @@
 #include <iostream>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -23,7 +24,7 @@ namespace json = boost::json;
 
 struct Arguments {
   std::string log;
-  uint64_t request = 0;
+  std::optional<uint64_t> request;  // absent: all
   bool json = false;
 };
 
@@ -77,6 +78,7 @@ class Story final : public ReplayObserver {
       Take(*m, at);
     }
   }
+  void OnDecision(const LogRecord&, const Decision&, bool) override {}
   void OnChosen(const LogRecord& record, DecisionId decision, RequestId request, const std::string& policy,
                 const std::vector<CandidateView>& candidates) override {
     if (request != request_) return;
@@ -155,6 +157,100 @@ class Story final : public ReplayObserver {
   std::vector<json::object> events_;
 };
 
+// Collects the session's decisions, and when instances came and went.
+class Timeline final : public ReplayObserver {
+ public:
+  void OnRecord(const LogRecord& record) override {
+    if (const auto* d = std::get_if<DeadlineRecord>(&record.body)) {
+      rounds_[{record.scheduler, d->decision.value()}].expired = true;
+    } else if (const auto* c = std::get_if<CandidateRecord>(&record.body)) {
+      events_.push_back({{"at_s", record.at.seconds()},
+                         {"event", c->usable ? "usable" : "not_usable"},
+                         {"scheduler", record.scheduler},
+                         {"instance_index", c->instance.value()}});
+    }
+  }
+  void OnChosen(const LogRecord& record, DecisionId decision, RequestId, const std::string&,
+                const std::vector<CandidateView>& candidates) override {
+    Round& r = rounds_[{record.scheduler, decision.value()}];
+    r.candidates = candidates.size();
+    r.answered = static_cast<size_t>(std::count_if(candidates.begin(), candidates.end(), [](auto& c) { return c.predicted; }));
+    for (const CandidateView& c : candidates) r.predicted[c.instance] = c.predicted;
+  }
+  void OnDecision(const LogRecord& record, const Decision& d, bool alike) override {
+    json::object e{{"at_s", record.at.seconds()}, {"event", "rejected"}, {"scheduler", record.scheduler}, {"request", d.request.value()},
+                   {"alike", alike}};
+    if (d.placement.empty()) {
+      e["reason"] = ReasonName(d.reason);
+    } else {
+      e["event"] = "decided";
+      e["instance_index"] = d.placement.front().instance.value();
+      e["decision"] = d.decision.value();
+      e["answered_by"] = NameOf(d.predictor);
+    }
+    events_.push_back(std::move(e));
+  }
+  // Of what OnChosen told, which comes while a record is played: after it, or with it.
+  std::vector<json::object> TakeEvents(const std::vector<std::string>& instances) {
+    for (json::object& e : events_) {
+      if (const auto* i = e.if_contains("instance_index")) {
+        const auto index = static_cast<size_t>(i->to_number<uint64_t>());
+        e["instance"] = index < instances.size() ? instances[index] : "?";
+        e.erase("instance_index");
+      }
+      if (!e.contains("decision")) continue;
+      const Round& r = rounds_[{static_cast<uint32_t>(e.at("scheduler").to_number<uint64_t>()),
+                                e.at("decision").to_number<uint64_t>()}];
+      const auto chosen = r.predicted.find(json::value_to<std::string>(e.at("instance")));
+      e["candidates"] = r.candidates;
+      e["answered"] = r.answered;
+      e["predicted"] = chosen != r.predicted.end() && chosen->second;
+      e["deadline_passed"] = r.expired;
+    }
+    return std::move(events_);
+  }
+
+ private:
+  struct Round {
+    size_t candidates = 0, answered = 0;
+    bool expired = false;
+    std::map<std::string, bool> predicted;  // by instance
+  };
+  std::map<std::pair<uint32_t, uint64_t>, Round> rounds_;
+  std::vector<json::object> events_;
+};
+
+int ExplainAll(const Arguments& a) {
+  Timeline timeline;
+  const auto r = ReplayLog(a.log, &timeline);
+  if (!r.ok()) return Complain(r.error().message);
+  const std::vector<json::object> events = timeline.TakeEvents(r->instances);
+  if (a.json) {
+    std::cout << json::object{{"zero_s", static_cast<double>(r->session.zero_ns) / 1e9},
+                              {"events", json::value_from(events)},
+                              {"replayed_alike", r->different == 0}}
+              << "\n";
+    return kExitOk;
+  }
+  for (const json::object& e : events) {
+    const auto text = [&e](const char* key) { return json::value_to<std::string>(e.at(key)); };
+    std::printf("%10.3f s  ", e.at("at_s").as_double());
+    if (e.at("event") == "decided") {
+      std::printf("request %llu to %s by %s; %lld of %lld candidates answered%s\n",
+                  static_cast<unsigned long long>(e.at("request").to_number<uint64_t>()), text("instance").c_str(),
+                  text("answered_by").c_str(), static_cast<long long>(e.at("answered").to_number<int64_t>()),
+                  static_cast<long long>(e.at("candidates").to_number<int64_t>()),
+                  e.at("deadline_passed").as_bool() ? ", the deadline passed" : "");
+    } else if (e.at("event") == "rejected") {
+      std::printf("request %llu rejected: %s\n", static_cast<unsigned long long>(e.at("request").to_number<uint64_t>()),
+                  text("reason").c_str());
+    } else {
+      std::printf("%s %s\n", text("instance").c_str(), e.at("event") == "usable" ? "may be chosen" : "may not be chosen");
+    }
+  }
+  return kExitOk;
+}
+
 void PrintCandidates(const json::object& e) {
   std::printf("%10.3f s  candidates under %s:\n", e.at("at_s").as_double(),
               json::value_to<std::string>(e.at("policy")).c_str());
@@ -174,19 +270,20 @@ void PrintCandidates(const json::object& e) {
 }
 
 int Explain(const Arguments& a) {
-  Story story{RequestId(a.request)};
+  if (!a.request) return ExplainAll(a);
+  Story story{RequestId(*a.request)};
   const auto r = ReplayLog(a.log, &story);
   if (!r.ok()) return Complain(r.error().message);
   const std::vector<json::object> events = story.TakeEvents(r->instances);
-  if (events.empty()) return Complain(a.log + " says nothing of request " + std::to_string(a.request));
+  if (events.empty()) return Complain(a.log + " says nothing of request " + std::to_string(*a.request));
   if (a.json) {
-    std::cout << json::object{{"request", a.request},
+    std::cout << json::object{{"request", *a.request},
                               {"events", json::value_from(events)},
                               {"replayed_alike", r->different == 0}}
               << "\n";
     return kExitOk;
   }
-  std::printf("request %llu\n", static_cast<unsigned long long>(a.request));
+  std::printf("request %llu\n", static_cast<unsigned long long>(*a.request));
   for (const json::object& e : events) {
     if (e.at("event") == "chosen") {
       PrintCandidates(e);
@@ -216,7 +313,7 @@ void AddExplainCommand(CLI::App& app, int& exit_code) {
   auto a = std::make_shared<Arguments>();
   CLI::App* c = app.add_subcommand("explain", "Why a request went where it went: candidates, predictions, what happened");
   c->add_option("--log", a->log, "Log of `foretoken serve --record`")->required()->check(CLI::ExistingFile);
-  c->add_option("request", a->request, "The request's number")->required();
+  c->add_option("request", a->request, "The request's number; without it, a line for every decision");
   c->add_flag("--json", a->json, "One JSON object on standard output");
   c->footer("Example: foretoken explain --log session.log 17");
   c->callback([a, &exit_code] { exit_code = Explain(*a); });

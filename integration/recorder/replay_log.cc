@@ -193,7 +193,9 @@ class Replay {
       return;
     }
     ++result_.decisions;
-    if (!made.empty() && made.front() == then) {
+    const bool alike = !made.empty() && made.front() == then;
+    if (observer_ != nullptr) observer_->OnDecision(record, then, alike);
+    if (alike) {
       ++result_.identical;
       made.pop_front();
       return;

@@ -26,6 +26,8 @@ class ReplayObserver {
   virtual ~ReplayObserver() = default;
   // Every record, before it is played.
   virtual void OnRecord(const LogRecord& record) = 0;
+  // A decision or rejection that the log holds, after OnRecord; `alike`: it was made again to the bit.
+  virtual void OnDecision(const LogRecord& record, const Decision& decision, bool alike) = 0;
   // The candidates of a decision, when it was made; of a re-picked one twice.
   virtual void OnChosen(const LogRecord& record, DecisionId decision, RequestId request, const std::string& policy,
                         const std::vector<CandidateView>& candidates) = 0;

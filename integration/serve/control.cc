@@ -40,6 +40,7 @@ json::object Describe(const NodeCounters& c) {
           {"reannounced", c.reannounced},
           {"failed_with_node", c.failed_with_node},
           {"cancelled_with_node", c.cancelled_with_node},
+          {"resubmitted", c.resubmitted},
           {"stray", c.stray}};
 }
 
@@ -171,6 +172,8 @@ class ControlShell {
     out["simulators"] = Describe(s.simulators);
     out["held_for_others"] = s.held_for_others;
     out["sent_away"] = s.sent_away;
+    out["placed_elsewhere"] = s.placed_elsewhere;
+    out["fronted"] = s.fronted;
     out["links"] = Describe(s.links);
     out["counters"] = Describe(s.counters);
   }

@@ -41,7 +41,7 @@ class LiveRun {
       const bool eos = options_.run.instances[k.value()].engine.config.stop_at_eos;
       return EngineRequestOf(options_.load->requests[r.id.value() - 1], eos, named);
     };
-    auto recorder = StartRecorder(system_, options_);
+    auto recorder = StartRecorder(system_, clock_, options_);
     if (!recorder.ok()) return recorder.error();
     const caf::actor log = *recorder;
     if (log) o.recorder = [log](uint32_t k) { return RecordTo(log, k); };
@@ -127,11 +127,13 @@ class LiveRun {
 
 }  // namespace
 
-Result<caf::actor> StartRecorder(caf::actor_system& system, const LiveOptions& options) {
+Result<caf::actor> StartRecorder(caf::actor_system& system, const HostClock& clock, const LiveOptions& options) {
   if (!options.record) return caf::actor();
+  SessionRecord session = options.record->session;
+  session.zero_ns = clock.ZeroNanos();
   auto log = LogWriter::Create(options.record->path, options.record->bytes_max);
   if (!log.ok()) return log.error();
-  return SpawnRecorder(system, std::move(log).value(), options.record->session);
+  return SpawnRecorder(system, std::move(log).value(), session);
 }
 
 RecorderStatus StatusOf(caf::actor_system& system, const caf::actor& recorder) {

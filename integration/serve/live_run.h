@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "actors/host_clock.h"
 #include "actors/protocol.h"
 #include "integration/recorder/recorder.h"
 #include "runtime/base/result.h"
@@ -45,7 +46,7 @@ struct LiveResult {
 };
 
 // The RECORDER that the options ask for; null when they ask for none. Error: the file cannot be made.
-Result<caf::actor> StartRecorder(caf::actor_system& system, const LiveOptions& options);
+Result<caf::actor> StartRecorder(caf::actor_system& system, const HostClock& clock, const LiveOptions& options);
 RecorderStatus StatusOf(caf::actor_system& system, const caf::actor& recorder);
 
 // Blocks. Error: what in the options cannot be run.

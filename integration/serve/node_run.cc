@@ -64,7 +64,7 @@ class NodeRun {
       WaitUntilReady();
       ClientActorOptions c{options_.live.load, log_, true, [this] { done_ = true; }};
       client_ = SpawnClient(system_, clock_, std::move(c));
-      caf::anon_send(client_, StartCall{schedulers_});
+      caf::anon_send(client_, StartCall{schedulers_.empty() ? std::vector<caf::actor>{node_} : schedulers_});
     }
     WaitForTheEnd(start);
     NodeRunResult result;
@@ -90,8 +90,8 @@ class NodeRun {
     if (at == topology_.nodes.end()) return Error{"no node \"" + options_.node + "\" in " + topology_.file};
     spec_ = &*at;
     self_ = NodeId(static_cast<uint32_t>(at - topology_.nodes.begin()));
-    if (!options_.live.load->requests.empty() && !spec_->scheduler)
-      return Error{"node " + options_.node + " hosts no scheduler: give the load to one that does"};
+    if (!options_.live.load->requests.empty() && !spec_->scheduler && !spec_->gateway)
+      return Error{"node " + options_.node + " hosts neither scheduler nor gateway: give the load to one that does"};
     if (!run_.faults.empty()) return Error{"a fault plan is for links inside one process: leave out --node, or the plan"};
     for (Status (NodeRun::*step)() : {&NodeRun::AddInstances, &NodeRun::AddNode, &NodeRun::AddSchedulers}) {
       const Status s = (this->*step)();
@@ -162,7 +162,7 @@ class NodeRun {
 
   Status AddSchedulers() {
     if (!spec_->scheduler) return Status();
-    auto recorder = StartRecorder(system_, options_.live);
+    auto recorder = StartRecorder(system_, clock_, options_.live);
     if (!recorder.ok()) return recorder.error();
     recorder_ = *recorder;
     for (int32_t k = 0; k < std::max(run_.scheduler_count, 1); ++k) {
@@ -175,6 +175,7 @@ class NodeRun {
       if (!lengths.ok()) return lengths.error();
       for (const RunOptions::Instance& i : run_.instances) o.infos.push_back({i.profile.step_time, i.facts});
       o.lengths = std::move(lengths).value();
+      o.spawn = BesideNode(system_);
       o.simulators = {{node_, InstanceId(0), static_cast<uint32_t>(run_.instances.size())}};
       for (const caf::actor& local : instances_) o.instances.push_back(local ? local : node_);
       auto scheduler = SpawnScheduler(system_, clock_, std::move(o));
@@ -195,8 +196,9 @@ class NodeRun {
     const Clock::time_point until = Clock::now() + std::chrono::nanoseconds(options_.ready_within.nanos());
     while (Clock::now() < until && !StopRequested()) {
       const auto s = QueryNode();
-      if (s.ok() && std::all_of(s->instances.begin(), s->instances.end(), [](auto& i) { return i.reachable && i.mirrored; }))
-        return;
+      const bool ready =
+          s.ok() && std::all_of(s->instances.begin(), s->instances.end(), [](auto& i) { return i.reachable && i.mirrored; });
+      if (ready && (!schedulers_.empty() || s->schedulers_elsewhere > 0)) return;
       std::this_thread::sleep_for(std::chrono::milliseconds(20));
     }
     if (options_.log) options_.log("not all instances are reachable; the load begins without them");
@@ -216,10 +218,11 @@ class NodeRun {
   bool Drain() {
     if (client_) caf::anon_send(client_, StopSubmittingCall{});
     for (const InstanceId k : spec_->instances) caf::anon_send(node_, MemberCall{k, InstanceState::kDraining});
+    caf::anon_send(node_, DrainCall{});
     const Clock::time_point until = Clock::now() + std::chrono::nanoseconds(options_.live.drain.nanos());
     for (;;) {
       const auto s = QueryNode();
-      const bool idle = s.ok() && s->held_for_others == 0 && (!client_ || done_);
+      const bool idle = s.ok() && s->held_for_others == 0 && s->fronted == 0 && (!client_ || done_);
       if (idle || Clock::now() >= until) return idle;
       std::this_thread::sleep_for(std::chrono::milliseconds(10));
     }

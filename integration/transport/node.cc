@@ -42,6 +42,12 @@ caf::behavior Node(caf::stateful_actor<NodeState, caf::io::broker>* self, const 
       [router](const TokenEvent& event) { router->On(event); },
       [router](const RequestOutcome& outcome) { router->On(outcome); },
       [router](const Cancel& cancel) { router->On(cancel); },
+      [router, sender](const ScheduleCall& call) { router->On(call, sender()); },
+      [router](const WithdrawCall& call) { router->On(call); },
+      [router](const DecisionNote& note) { router->On(note); },
+      [router](const RejectNote& note) { router->On(note); },
+      [router](DrainCall) { router->On(DrainCall{}); },
+      [router](FlushNote) { router->links().Flush(); },
       [router](const Tick& tick) { router->On(tick); },
       [router](const caf::io::new_connection_msg& m) { router->links().On(m); },
       [router](const caf::io::connection_closed_msg& m) { router->links().On(m); },
@@ -55,7 +61,17 @@ caf::behavior Node(caf::stateful_actor<NodeState, caf::io::broker>* self, const 
   };
 }
 
+caf::behavior InNetworkThread(caf::io::broker* self, const std::function<caf::behavior(caf::scheduled_actor*)>& behavior) {
+  return behavior(self);
+}
+
 }  // namespace
+
+std::function<caf::actor(std::function<caf::behavior(caf::scheduled_actor*)>)> BesideNode(caf::actor_system& system) {
+  return [&system](std::function<caf::behavior(caf::scheduled_actor*)> behavior) {
+    return system.middleman().spawn_broker(InNetworkThread, std::move(behavior));
+  };
+}
 
 Result<caf::actor> SpawnNode(caf::actor_system& system, const HostClock& clock, NodeOptions options) {
   auto setup = std::make_shared<Setup>(Setup{clock, std::move(options), {}});

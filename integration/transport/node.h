@@ -5,13 +5,17 @@
 //   INSTANCE --StreamCall--> NODE --> the SIMULATOR, here or at its owner;  --TokenEvent, RequestOutcome--> NODE --> the SCHEDULER's node
 // A Cancel without a reason takes a reservation back (SIMULATOR); one with a reason ends the request (INSTANCE).
 //
+//   client --ScheduleCall, WithdrawCall--> NODE --> a SCHEDULER's node, where the client's has none;  --DecisionNote, RejectNote, TokenEvent,
+//   RequestOutcome--> NODE --> the client's node (FrontDesk)
+//
 // What a lost node means: predictions asked of it are answered as unreachable at once; requests that it ran are reported as failed to their
 // SCHEDULER, which decides again; requests that its SCHEDULERs had here are cancelled; SIMULATORs that it owned of INSTANCEs here go on
-// here under a higher term.
+// here under a higher term; requests of clients here that its SCHEDULERs had are given to another SCHEDULER.
 #pragma once
 
 #include <caf/actor.hpp>
 #include <caf/allowed_unsafe_message_type.hpp>
+#include <caf/behavior.hpp>
 #include <caf/fwd.hpp>
 #include <cstdint>
 #include <functional>
@@ -44,6 +48,7 @@ struct NodeOptions {
   bool outcomes_to_simulators = false;  // the stream does not tell of ends (sync level below full)
   Duration confirm_timeout = Duration::Seconds(5);
   Duration return_after = Duration::Seconds(2);           // OwnershipArbiter::Options
+  Duration patience = Duration::Seconds(10);              // of a client's request while no SCHEDULER is reachable
   Duration resync_after_takeover = Duration::Millis(20);  // reservations are announced anew before the snapshot comes
 };
 
@@ -67,6 +72,8 @@ struct MemberCall {
   InstanceId instance;
   InstanceState state = InstanceState::kServing;
 };
+// The SCHEDULERs here take nothing new from other nodes' clients; those are told.
+struct DrainCall {};
 // Answered by a NodeStatus, whatever is going on.
 struct NodeQuery {};
 
@@ -79,6 +86,7 @@ struct NodeCounters {
   uint64_t reannounced = 0;          // reservations told to a new owner
   uint64_t failed_with_node = 0;     // requests reported as failed because their node was lost
   uint64_t cancelled_with_node = 0;  // requests given up because their SCHEDULER's node was lost
+  uint64_t resubmitted = 0;          // requests of clients here given to another SCHEDULER: theirs was lost, or reached no instance
   uint64_t stray = 0;                // messages about what is not here, or no longer wanted
 };
 
@@ -102,6 +110,9 @@ struct NodeStatus {
   size_t owned = 0;
   size_t held_for_others = 0;  // requests that run here for other nodes' SCHEDULERs
   size_t sent_away = 0;        // requests of ours that run elsewhere
+  size_t placed_elsewhere = 0;  // requests of clients here that SCHEDULERs elsewhere have
+  size_t fronted = 0;           // requests that SCHEDULERs here have for clients elsewhere
+  size_t schedulers_elsewhere = 0;  // nodes whose SCHEDULERs may be asked now
 };
 
 // "serving", "cordoned", ...: in status and commands.
@@ -110,11 +121,15 @@ std::string StateName(InstanceState state);
 // The actor listens before this returns. Error: cannot listen, or no SIMULATOR can be made.
 Result<caf::actor> SpawnNode(caf::actor_system& system, const HostClock& clock, NodeOptions options);
 
+// For SchedulerActorOptions::spawn: an actor that runs in the NODE's thread.
+std::function<caf::actor(std::function<caf::behavior(caf::scheduled_actor*)>)> BesideNode(caf::actor_system& system);
+
 }  // namespace foretoken
 
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(foretoken::AttachCall)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(foretoken::ControlCall)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(foretoken::ControlAnswer)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(foretoken::MemberCall)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(foretoken::DrainCall)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(foretoken::NodeQuery)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(foretoken::NodeStatus)

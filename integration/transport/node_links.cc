@@ -9,7 +9,7 @@
 namespace foretoken {
 namespace {
 
-constexpr size_t kReadBytes = 64 << 10;  // per read: many frames at once when they come fast
+constexpr size_t kReadBytes = 16 << 10;  // per read: many frames at once when they come fast; CAF clears as much each time
 constexpr int32_t kLogLinesPerSecond = 20;
 constexpr Duration kControlIdle = Duration::Seconds(60);
 constexpr int64_t kTimeBound = int64_t{1} << 61;  // 73 years: sums of two such times do not overflow
@@ -105,30 +105,37 @@ void NodeLinks::On(const TlsReady& ready) {
 void NodeLinks::On(const caf::io::connection_closed_msg& m) { Forget(m.handle); }
 
 void NodeLinks::On(const caf::io::new_data_msg& m) {
-  const auto at = connections_.find(m.handle);
+  reading_ = true;
+  Read(m.handle, m.buf);
+  reading_ = false;
+  Flush();
+}
+
+void NodeLinks::Read(Handle handle, const std::vector<char>& bytes) {
+  const auto at = connections_.find(handle);
   if (at == connections_.end()) return;
   const Instant now = clock_.Now();
   at->second.heard = now;
-  counts_.bytes_in += m.buf.size();
-  at->second.assembler.Append(std::as_bytes(std::span(m.buf)));
+  counts_.bytes_in += bytes.size();
+  at->second.assembler.Append(std::as_bytes(std::span(bytes)));
   for (;;) {
     // What a frame brings about may have ended the connection.
-    const auto here = connections_.find(m.handle);
+    const auto here = connections_.find(handle);
     if (here == connections_.end()) return;
     Connection& c = here->second;
     const std::span<const std::byte> frame = c.assembler.Next();
     if (frame.empty()) {
       if (c.assembler.broken_rule().empty()) return;
       ++counts_.malformed;
-      return Drop(m.handle, "not a frame: " + std::string(c.assembler.broken_rule()));
+      return Drop(handle, "not a frame: " + std::string(c.assembler.broken_rule()));
     }
     ++counts_.frames_in;
     auto message = Decode(frame, options_.limits);
     if (!message.ok()) {
       ++counts_.malformed;
-      return Drop(m.handle, message.error().message);
+      return Drop(handle, message.error().message);
     }
-    Take(m.handle, c, *message, now);
+    Take(handle, c, *message, now);
   }
 }
 
@@ -253,14 +260,28 @@ bool NodeLinks::Write(Handle handle, const Message& message) {
   }
   const char* begin = reinterpret_cast<const char*>(frame->data());
   out.insert(out.end(), begin, begin + frame->size());
-  self_->flush(handle);
   ++counts_.frames_out;
   counts_.bytes_out += frame->size();
+  Connection& c = connections_[handle];
+  if (std::exchange(c.unflushed, true)) return true;
+  if (unflushed_.empty() && !reading_) self_->send(self_, FlushNote{});
+  unflushed_.push_back(handle);
   return true;
+}
+
+void NodeLinks::Flush() {
+  for (const Handle& handle : unflushed_) {
+    const auto at = connections_.find(handle);
+    if (at == connections_.end()) continue;
+    at->second.unflushed = false;
+    self_->flush(handle);
+  }
+  unflushed_.clear();
 }
 
 void NodeLinks::Drop(Handle handle, const std::string& why) {
   if (!why.empty()) Log("connection closed: " + why);
+  self_->flush(handle);  // it may be told why, or who we are
   self_->close(handle);
   Forget(handle);
 }

@@ -3,6 +3,9 @@
 // Of two nodes the one later in the topology dials. A peer that is silent for dead_after, or sends what is no frame, is dropped; dialled
 // ones are dialled again, with a growing pause. All calls are the broker's, in its thread.
 //
+// What is written is sent when Flush is called, all of a peer's frames at once: after every wake-up by the network, and otherwise when the
+// broker comes to its FlushNote, behind what was in its mailbox already.
+//
 // Overload: while more than shed_bytes wait to be sent to a peer, predictions are no longer asked of it (MayPredict; counted). Sync messages
 // and what belongs to a dispatched request are never shed: beyond write_bytes_max the connection is given up, which the streams' gaps and
 // the retries put right.
@@ -61,6 +64,9 @@ struct ResolvedNote {
   Result<Endpoint> endpoint;
 };
 
+// By the links to their broker: nothing more is in its mailbox, so that what is written by now should go.
+struct FlushNote {};
+
 class NodeLinks {
  public:
   struct Options {
@@ -107,6 +113,7 @@ class NodeLinks {
   void On(const caf::io::connection_closed_msg& m);
   void On(const TlsReady& ready);
   void On(const ResolvedNote& note) { OnResolved(note.peer, note.endpoint); }
+  void Flush();
 
   const LinkCounts& counts() const { return counts_; }
   std::vector<PeerStatus> Peers() const;
@@ -120,6 +127,7 @@ class NodeLinks {
     std::optional<NodeId> peer;     // who it is: its hello was right
     bool control = false;           // a command, not a node
     bool greeted = false;           // our hello is on its way
+    bool unflushed = false;         // listed in unflushed_
     Instant opened;
     Instant heard;
     ClockMap clock;
@@ -147,6 +155,7 @@ class NodeLinks {
   void TakeBeat(Connection& c, const NodeHeartbeat& beat, Instant now);
   // Says why in the log and forgets the connection.
   void Drop(Handle handle, const std::string& why);
+  void Read(Handle handle, const std::vector<char>& bytes);
   void Forget(Handle handle);
   void Log(const std::string& line);
 
@@ -156,6 +165,8 @@ class NodeLinks {
   Events& events_;
   std::unordered_map<Handle, Connection> connections_;
   std::vector<Peer> peers_;
+  std::vector<Handle> unflushed_;  // written to since the last Flush
+  bool reading_ = false;           // a Flush follows anyway
   Instant next_;
   LinkCounts counts_;
   // At most so many log lines a second: a hostile peer must not fill a disk.
@@ -168,4 +179,5 @@ void ShiftTimes(Message& message, Duration offset);
 
 }  // namespace foretoken
 
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(foretoken::FlushNote)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(foretoken::ResolvedNote)

@@ -12,6 +12,7 @@ namespace {
 constexpr Duration kQuestionLife = Duration::Seconds(10);  // no SCHEDULER waits longer for a prediction
 
 constexpr const char* kMemberVerb = "member";
+constexpr const char* kDrainingVerb = "draining";  // the SCHEDULERs of this node take nothing new
 
 std::optional<InstanceState> StateOf(const std::string& name) {
   for (const InstanceState s : {InstanceState::kServing, InstanceState::kCordoned, InstanceState::kDraining})
@@ -39,6 +40,7 @@ NodeRouter::NodeRouter(caf::io::broker* self, const HostClock& clock, NodeOption
       clock_(clock),
       options_(std::move(options)),
       links_(self, clock, options_.links, *this),
+      desk_(self, clock, links_, options_.patience),
       view_(HomesOf(options_.places)),
       arbiter_(MakeArbiter(options_, clock.Now())),
       simulators_(options_.places.size(), options_.streams, options_.make_simulator),
@@ -67,7 +69,7 @@ void NodeRouter::Arm(Instant at) {
 }
 
 Instant NodeRouter::NextWork() const {
-  Instant next = std::min({links_.Next(), simulators_.NextTimer(), arbiter_.Next()});
+  Instant next = std::min({links_.Next(), simulators_.NextTimer(), arbiter_.Next(), desk_.Next()});
   if (!resyncs_due_.empty()) next = std::min(next, resyncs_due_.front().first);
   return next;
 }
@@ -77,6 +79,7 @@ void NodeRouter::On(const Tick& tick) {
   const Instant now = clock_.Now();
   if (links_.Next() <= now) links_.Tick(now);
   simulators_.OnTimer(now, *this);
+  desk_.Tick(now);
   if (arbiter_.Next() <= now) Decide();
   while (!resyncs_due_.empty() && resyncs_due_.front().first <= now) {
     const InstanceId instance = resyncs_due_.front().second;
@@ -102,6 +105,7 @@ void NodeRouter::Cut(Instant now) {
 
 void NodeRouter::On(const AttachCall& call) {
   schedulers_ = call.schedulers;
+  desk_.Attach(call.schedulers);
   control_ = call.control;
   for (uint32_t i = 0; i < options_.places.size(); ++i) TellCandidates(InstanceId(i));
 }
@@ -118,12 +122,21 @@ void NodeRouter::On(const MemberCall& call) {
     if (links_.Connected(NodeId(n))) TellState(NodeId(n), call.instance);
 }
 
+void NodeRouter::On(DrainCall) {
+  draining_ = true;
+  for (uint32_t n = 0; n < options_.links.nodes.size(); ++n)
+    if (links_.Connected(NodeId(n))) TellDraining(NodeId(n));
+}
+
+void NodeRouter::TellDraining(NodeId peer) { links_.Send(peer, ControlRequest{0, kDrainingVerb, {}}); }
+
 void NodeRouter::TellState(NodeId peer, InstanceId instance) {
   links_.Send(peer, ControlRequest{0, kMemberVerb, {std::to_string(instance.value()), StateName(states_[instance.value()])}});
 }
 
 // A wish when the INSTANCE is here, news when it is there; anything else is nonsense.
 void NodeRouter::Take(NodeId peer, ControlRequest& m) {
+  if (m.verb == kDrainingVerb) return desk_.OnScheduler(peer, false);
   const bool shaped = m.verb == kMemberVerb && m.arguments.size() == 2 && !m.arguments[0].empty() &&
                       m.arguments[0].size() < 10 && m.arguments[0].find_first_not_of("0123456789") == std::string::npos;
   const uint32_t i = shaped ? static_cast<uint32_t>(std::stoul(m.arguments[0])) : UINT32_MAX;
@@ -246,8 +259,11 @@ void NodeRouter::Log(const std::string& line) const {
 
 void NodeRouter::On(const TokenEvent& event) {
   const auto held = held_.find(event.request);
-  if (held == held_.end()) return void(++counters_.stray);
-  links_.Send(held->second.owner, event);
+  if (held != held_.end()) {
+    links_.Send(held->second.owner, event);
+  } else if (!desk_.On(event)) {
+    ++counters_.stray;
+  }
 }
 
 void NodeRouter::On(const RequestOutcome& outcome) {
@@ -259,7 +275,7 @@ void NodeRouter::On(const RequestOutcome& outcome) {
     }
   }
   const auto held = held_.find(outcome.request);
-  if (held == held_.end()) return;  // one of ours: its SCHEDULER has it already
+  if (held == held_.end()) return void(desk_.On(outcome));  // of a SCHEDULER here, which has it already
   links_.Send(held->second.owner, outcome);
   held_.erase(held);
 }
@@ -339,6 +355,8 @@ void NodeRouter::OnPeerUp(NodeId peer, const NodeHello& hello) {
     if (version_differs_[i])
       Log("node " + hello.node + " has another configuration of instance " + std::to_string(i) + ": it is not used");
   }
+  if (std::find(hello.roles.begin(), hello.roles.end(), "scheduler") != hello.roles.end()) desk_.OnScheduler(peer, true);
+  if (draining_) TellDraining(peer);
   arbiter_.OnPeerUp(peer, clock_.Now());
   for (const Ownership& o : arbiter_.Standing()) links_.Send(peer, OwnershipNotice{o.instance, o.term, NameOfNode(o.owner)});
   Decide();
@@ -354,6 +372,7 @@ void NodeRouter::OnPeerDown(NodeId peer) {
     if (options_.places[i].engine == peer) TellCandidates(InstanceId(i));
   FailQuestions(peer);
   FailRequests(peer);
+  desk_.OnPeerDown(peer);
   Decide();
 }
 
@@ -476,25 +495,37 @@ void NodeRouter::Take(NodeId peer, Cancel& m) {
     return void(++counters_.stray);
   }
   const auto held = held_.find(m.request);
-  if (held == held_.end() || held->second.owner != peer) return void(++counters_.stray);
-  self_->send(options_.instances[held->second.instance.value()], m);
+  if (held != held_.end() && held->second.owner == peer) {
+    self_->send(options_.instances[held->second.instance.value()], m);
+  } else if (!desk_.Take(peer, m)) {
+    ++counters_.stray;
+  }
 }
 
 void NodeRouter::Take(NodeId peer, Dispatch& m) {
-  if (!HasEngine(m.instance) || !held_.emplace(m.request.id, Held{peer, m.instance}).second) return void(++counters_.stray);
+  if (!HasEngine(m.instance)) return void(++counters_.stray);
+  const auto [held, fresh] = held_.emplace(m.request.id, Held{peer, m.instance});
+  if (!fresh && held->second.owner == peer) return void(++counters_.stray);
+  if (!fresh) {  // its former SCHEDULER is lost to the one that asks and not to us, yet: elsewhere, please
+    links_.Send(peer, RequestOutcome{m.request.id, m.instance, OutcomeKind::kFailed, OutcomeReason::kShed, {}, clock_.Now()});
+    return;
+  }
   const caf::actor& instance = options_.instances[m.instance.value()];
   self_->send(instance, DispatchCall{m.decision, m.instance, std::make_shared<const RequestMeta>(std::move(m.request)), {}});
 }
 
-void NodeRouter::Take(NodeId, TokenEvent& m) {
+void NodeRouter::Take(NodeId peer, TokenEvent& m) {
   const auto away = away_.find(m.request);
-  if (away == away_.end() || away->second.instance != m.instance) return void(++counters_.stray);
+  if (away == away_.end() || away->second.instance != m.instance) {
+    if (!desk_.Take(peer, m)) ++counters_.stray;
+    return;
+  }
   if (m.first == 0) reserved_.erase(m.request);
   self_->send(away->second.scheduler, m);
   if (away->second.client) self_->send(away->second.client, m);
 }
 
-void NodeRouter::Take(NodeId, RequestOutcome& m) {
+void NodeRouter::Take(NodeId peer, RequestOutcome& m) {
   const auto away = away_.find(m.request);
   if (away != away_.end() && away->second.instance == m.instance) {
     reserved_.erase(m.request);
@@ -503,7 +534,7 @@ void NodeRouter::Take(NodeId, RequestOutcome& m) {
     away_.erase(away);
   } else if (SimulatorCore* core = simulators_.Find(m.instance); core != nullptr && options_.outcomes_to_simulators) {
     core->OnEnded(m.request, m.output_tokens, m.at);
-  } else {
+  } else if (!desk_.Take(peer, m)) {
     ++counters_.stray;
   }
 }
@@ -551,6 +582,10 @@ NodeStatus NodeRouter::Query() {
   }
   s.held_for_others = held_.size();
   s.sent_away = away_.size();
+  s.placed_elsewhere = desk_.placed();
+  s.fronted = desk_.fronted();
+  s.schedulers_elsewhere = desk_.schedulers();
+  s.counters.resubmitted = desk_.resubmitted();
   return s;
 }
 

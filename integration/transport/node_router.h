@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "integration/transport/front_desk.h"
 #include "integration/transport/node.h"
 
 namespace foretoken {
@@ -29,6 +30,11 @@ class NodeRouter final : private NodeLinks::Events, private SimulatorEffects {
   void On(StreamCall& call);
   void On(const TokenEvent& event);
   void On(const RequestOutcome& outcome);
+  void On(const ScheduleCall& call, const caf::actor& client) { desk_.On(call, client); }
+  void On(const WithdrawCall& call) { desk_.On(call); }
+  void On(const DecisionNote& note) { desk_.On(note); }
+  void On(const RejectNote& note) { desk_.On(note); }
+  void On(DrainCall);
   void On(const ControlAnswer& answer) { links_.Reply(answer.to, answer.reply); }
   void On(const MemberCall& call);
   void On(const Tick& tick);
@@ -67,6 +73,8 @@ class NodeRouter final : private NodeLinks::Events, private SimulatorEffects {
   // From other nodes.
   void Take(NodeId peer, StreamMessage& m);
   void Take(NodeId peer, ResyncRequest& m);
+  void Take(NodeId peer, Schedule& m) { desk_.Take(peer, m); }
+  void Take(NodeId peer, Decision& m) { desk_.Take(peer, m); }
   void Take(NodeId peer, PredictBatch& m);
   void Take(NodeId peer, PredictionBatch& m);
   void Take(NodeId peer, EnqueueRequest& m);
@@ -94,6 +102,7 @@ class NodeRouter final : private NodeLinks::Events, private SimulatorEffects {
   void Announce(InstanceId instance);
   void TellCandidates(InstanceId instance);
   void TellState(NodeId peer, InstanceId instance);
+  void TellDraining(NodeId peer);
   void FailQuestions(NodeId peer);
   void FailRequests(NodeId peer);
   void Cut(Instant now);  // what is too old to matter
@@ -104,11 +113,13 @@ class NodeRouter final : private NodeLinks::Events, private SimulatorEffects {
   HostClock clock_;
   NodeOptions options_;
   NodeLinks links_;
+  FrontDesk desk_;
   OwnershipView view_;
   OwnershipArbiter arbiter_;
   HostedSimulators simulators_;
   std::vector<caf::actor> schedulers_;
   caf::actor control_;
+  bool draining_ = false;
   uint16_t port_ = 0;
   std::vector<InstanceState> states_;  // by instance, as membership says
   std::vector<bool> version_differs_;  // by instance: its node has it configured otherwise

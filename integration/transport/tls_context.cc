@@ -28,6 +28,7 @@ Result<SSL_CTX*> MakeContext(const SSL_METHOD* method, const TlsFiles& files) {
   SSL_CTX_set_min_proto_version(ctx, TLS1_3_VERSION);
   SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, nullptr);
   SSL_CTX_set_mode(ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+  SSL_CTX_set_read_ahead(ctx, 1);  // a record's head and body in one system call
   SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
   SSL_CTX_set_num_tickets(ctx, 0);  // connections last: nothing is resumed
   if (SSL_CTX_use_certificate_chain_file(ctx, files.certificate.c_str()) != 1) return fail(files.certificate);
@@ -72,7 +73,7 @@ TlsSession::Io TlsSession::Write(const void* in, size_t length, size_t& done) {
   return result == 1 ? Io::kDone : IoOf(result);
 }
 
-size_t TlsSession::pending() const { return static_cast<size_t>(SSL_pending(ssl_)); }
+bool TlsSession::pending() const { return SSL_has_pending(ssl_) == 1; }
 
 bool TlsSession::PeerIs(const std::string& name) const {
   X509* certificate = SSL_get1_peer_certificate(ssl_);

@@ -26,7 +26,7 @@ class TlsSession {
   Io Handshake();
   Io Read(void* out, size_t length, size_t& done);
   Io Write(const void* in, size_t length, size_t& done);
-  size_t pending() const;  // decrypted bytes not read yet
+  bool pending() const;  // it holds bytes that have not been read yet, of a whole record or not
   bool ready() const { return ready_; }
   // Whether the peer's certificate was issued to `name`.
   bool PeerIs(const std::string& name) const;

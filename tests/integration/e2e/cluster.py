@@ -103,9 +103,17 @@ class Cluster:
             self.paths[node] = self.write(f"{node}.yaml", others, node)
         self.path = self.paths[nodes[0][0]] if not via else self.write("status.yaml", {}, nodes[0][0])
 
+    def host(self, node):
+        """The address that a node listens on."""
+        return "127.0.0.1"
+
+    def prefix(self, node):
+        """What stands before every command of a node."""
+        return []
+
     def write(self, name, other_ports, node):
         ports = {**self.ports, **other_ports}
-        lines = "\n".join(f'  - {{ name: {n}, listen: "127.0.0.1:{ports[n]}", hosts: [{", ".join(repr(h) for h in hosts)}] }}'
+        lines = "\n".join(f'  - {{ name: {n}, listen: "{self.host(n)}:{ports[n]}", hosts: [{", ".join(repr(h) for h in hosts)}] }}'
                           for n, hosts in self.nodes).replace("'", '"')
         tls = ""
         if self.tls:
@@ -116,7 +124,7 @@ class Cluster:
         return path
 
     def start(self, name, load=None, more=()):
-        arguments = [PROGRAM, "serve", "--topology", self.paths[name], "--node", name, "--json", *more]
+        arguments = [*self.prefix(name), PROGRAM, "serve", "--topology", self.paths[name], "--node", name, "--json", *more]
         if load:
             arguments += ["--load", load]
         self.processes[name] = Process(name, arguments)
@@ -130,7 +138,8 @@ class Cluster:
 
     def status(self, name=None):
         """What `foretoken status` says: of one node, or of all by name."""
-        done = subprocess.run([PROGRAM, "status", "--topology", self.path, "--json"], capture_output=True, text=True, timeout=60)
+        done = subprocess.run([*self.prefix(name or self.nodes[0][0]), PROGRAM, "status", "--topology", self.path, "--json"],
+                              capture_output=True, text=True, timeout=60)
         nodes = {n["node"]: n for n in json.loads(done.stdout)["nodes"]}
         return nodes[name] if name else nodes
 

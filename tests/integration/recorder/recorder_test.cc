@@ -27,7 +27,7 @@ class Folder {
 
 std::vector<LogRecord> RandomRecords(size_t n, Prng& prng) {
   std::vector<LogRecord> out;
-  out.push_back({Instant(), 0, SessionRecord{"t.yaml", "version: 1\n", "/", {"seed=2"}, "router", 3, true}});
+  out.push_back({Instant(), 0, SessionRecord{"t.yaml", "version: 1\n", "/", {"seed=2"}, "router", 3, true, -77}});
   while (out.size() < n) {
     LogRecord r{Instant::FromNanos(static_cast<int64_t>(prng.Below(1 << 30))), static_cast<uint32_t>(prng.Below(4)),
                 FullRecord{}};

@@ -1,0 +1,178 @@
+#include "integration/transport/front_desk.h"
+
+#include <algorithm>
+#include <caf/all.hpp>
+#include <caf/io/all.hpp>
+
+namespace foretoken {
+
+FrontDesk::FrontDesk(caf::io::broker* self, const HostClock& clock, NodeLinks& links, Duration patience)
+    : self_(self), clock_(clock), links_(links), patience_(patience) {}
+
+// ---- Clients here.
+
+void FrontDesk::On(const ScheduleCall& call, const caf::actor& client) {
+  const auto [at, fresh] = placed_.try_emplace(call.request->id, Placed{client, call.request, call.submitted, {}, false, {}});
+  if (!fresh) return self_->send(client, RejectNote{call.request->id, OutcomeReason::kShed});  // the id is in use
+  Place(at->second);
+}
+
+// In turn, so that SCHEDULERs share the load; each sees what the others reserve.
+void FrontDesk::Place(Placed& p) {
+  for (size_t k = 0; k < usable_.size(); ++k) {
+    const NodeId node = usable_[turn_++ % usable_.size()];
+    if (std::find(p.tried.begin(), p.tried.end(), node) != p.tried.end()) continue;
+    if (!links_.Send(node, Schedule{*p.request, p.submitted})) continue;
+    p.node = node;
+    p.waiting = false;
+    return;
+  }
+  p.waiting = true;
+  unplaced_.emplace_back(clock_.Now(), p.request->id);
+}
+
+void FrontDesk::Replace(Placed& p) {
+  ++resubmitted_;
+  Place(p);
+}
+
+void FrontDesk::On(const WithdrawCall& call) {
+  const auto at = placed_.find(call.request);
+  if (at == placed_.end()) return;
+  const Placed& p = at->second;
+  if (!p.waiting) {
+    links_.Send(p.node, Cancel{call.request, InstanceId(0), OutcomeReason::kClientGone});
+    return;  // the outcome comes from there
+  }
+  self_->send(p.client, RequestOutcome{call.request, InstanceId(0), OutcomeKind::kCancelled, OutcomeReason::kClientGone, {},
+                                       clock_.Now()});
+  placed_.erase(at);
+}
+
+void FrontDesk::Tick(Instant now) {
+  while (!unplaced_.empty() && now - unplaced_.front().first >= patience_) {
+    const auto at = placed_.find(unplaced_.front().second);
+    unplaced_.pop_front();
+    if (at == placed_.end() || !at->second.waiting) continue;
+    self_->send(at->second.client, RejectNote{at->first, OutcomeReason::kNoCandidate});
+    placed_.erase(at);
+  }
+}
+
+FrontDesk::Placed* FrontDesk::Of(NodeId peer, RequestId request) {
+  const auto at = placed_.find(request);
+  return at != placed_.end() && !at->second.waiting && at->second.node == peer ? &at->second : nullptr;
+}
+
+// A SCHEDULER that reaches no instance is not the cluster's last word: another may.
+void FrontDesk::Take(NodeId peer, Decision& m) {
+  Placed* p = Of(peer, m.request);
+  if (p == nullptr) return;
+  if (!m.placement.empty()) {
+    DecisionNote note;
+    note.decision = std::move(m);
+    return self_->send(p->client, std::move(note));
+  }
+  p->tried.push_back(peer);
+  const bool another = std::any_of(usable_.begin(), usable_.end(), [p](NodeId n) {
+    return std::find(p->tried.begin(), p->tried.end(), n) == p->tried.end();
+  });
+  if (m.reason == OutcomeReason::kNoCandidate && another) return Replace(*p);
+  self_->send(p->client, RejectNote{m.request, m.reason});
+  placed_.erase(m.request);
+}
+
+bool FrontDesk::Take(NodeId peer, const TokenEvent& m) {
+  const Placed* p = Of(peer, m.request);
+  if (p != nullptr) self_->send(p->client, m);
+  return p != nullptr;
+}
+
+bool FrontDesk::Take(NodeId peer, const RequestOutcome& m) {
+  const Placed* p = Of(peer, m.request);
+  if (p == nullptr) return false;
+  self_->send(p->client, m);
+  placed_.erase(m.request);
+  return true;
+}
+
+void FrontDesk::OnScheduler(NodeId peer, bool usable) {
+  const auto at = std::find(usable_.begin(), usable_.end(), peer);
+  if (!usable && at != usable_.end()) usable_.erase(at);
+  if (!usable) return;
+  if (at == usable_.end()) usable_.push_back(peer);
+  auto waiting = std::exchange(unplaced_, {});
+  for (const auto& [since, request] : waiting) {
+    const auto p = placed_.find(request);
+    if (p != placed_.end() && p->second.waiting) Place(p->second);
+  }
+}
+
+void FrontDesk::OnPeerDown(NodeId peer) {
+  OnScheduler(peer, false);
+  for (auto& [request, p] : placed_)
+    if (!p.waiting && p.node == peer) Replace(p);
+  for (auto at = fronted_.begin(); at != fronted_.end();) {
+    if (at->second != peer) {
+      ++at;
+      continue;
+    }
+    self_->send(schedulers_[at->first.value() % schedulers_.size()], WithdrawCall{at->first});
+    at = fronted_.erase(at);
+  }
+}
+
+// ---- SCHEDULERs here, for clients elsewhere.
+
+void FrontDesk::Take(NodeId peer, Schedule& m) {
+  const RequestId id = m.request.id;
+  const auto refuse = [&](OutcomeReason reason) {
+    Decision d;
+    d.request = id;
+    d.reason = reason;
+    links_.Send(peer, d);
+  };
+  if (schedulers_.empty()) return refuse(OutcomeReason::kNoCandidate);
+  if (!fronted_.try_emplace(id, peer).second) return refuse(OutcomeReason::kShed);
+  self_->send(schedulers_[id.value() % schedulers_.size()],
+              ScheduleCall{std::make_shared<const RequestMeta>(std::move(m.request)), m.submitted});
+}
+
+bool FrontDesk::Take(NodeId peer, const Cancel& m) {
+  const auto at = fronted_.find(m.request);
+  if (at == fronted_.end() || at->second != peer) return false;
+  self_->send(schedulers_[m.request.value() % schedulers_.size()], WithdrawCall{m.request});
+  return true;
+}
+
+void FrontDesk::On(const DecisionNote& note) {
+  const auto at = fronted_.find(note.decision.request);
+  if (at != fronted_.end()) links_.Send(at->second, note.decision);
+}
+
+void FrontDesk::On(const RejectNote& note) {
+  const auto at = fronted_.find(note.request);
+  if (at == fronted_.end()) return;
+  Decision d;
+  d.request = note.request;
+  d.reason = note.reason;
+  links_.Send(at->second, d);
+  fronted_.erase(at);
+}
+
+bool FrontDesk::On(const TokenEvent& event) {
+  const auto at = fronted_.find(event.request);
+  if (at == fronted_.end()) return false;
+  links_.Send(at->second, event);
+  return true;
+}
+
+bool FrontDesk::On(const RequestOutcome& outcome) {
+  const auto at = fronted_.find(outcome.request);
+  if (at == fronted_.end()) return false;
+  links_.Send(at->second, outcome);
+  fronted_.erase(at);
+  return true;
+}
+
+}  // namespace foretoken
