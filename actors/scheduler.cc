@@ -305,8 +305,7 @@ struct Setup {
 
 // The shell lives in the handlers, which end with the actor.
 caf::behavior Scheduler(caf::scheduled_actor* self, const std::shared_ptr<Setup>& setup) {
-  const auto shell =
-      std::make_shared<SchedulerShell>(self, setup->clock, std::move(setup->options), std::move(setup->core));
+  const auto shell = std::make_shared<SchedulerShell>(self, setup->clock, std::move(setup->options), std::move(setup->core));
   self->set_down_handler([to = shell.get()](const caf::down_msg& down) { to->OnSimulatorDown(down.source); });
   return {
       [shell](const RouteCall& call) { shell->On(call); },

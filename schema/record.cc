@@ -65,7 +65,7 @@ struct BodyWriter {
 
 SessionRecord ReadSession(wire::Session::Reader in) {
   SessionRecord s{in.getTopologyFile().cStr(), in.getTopologyText().cStr(), in.getFolder().cStr(), {},
-                  in.getNode().cStr(),         in.getSchedulers(),          in.getSole(),           in.getZeroNs()};
+                  in.getNode().cStr(),         in.getSchedulers(),          in.getSole(),          in.getZeroNs()};
   for (const auto o : in.getOverrides()) s.overrides.emplace_back(o.begin(), o.end());
   return s;
 }

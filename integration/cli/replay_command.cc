@@ -178,7 +178,10 @@ class Timeline final : public ReplayObserver {
     for (const CandidateView& c : candidates) r.predicted[c.instance] = c.predicted;
   }
   void OnDecision(const LogRecord& record, const Decision& d, bool alike) override {
-    json::object e{{"at_s", record.at.seconds()}, {"event", "rejected"}, {"scheduler", record.scheduler}, {"request", d.request.value()},
+    json::object e{{"at_s", record.at.seconds()},
+                   {"event", "rejected"},
+                   {"scheduler", record.scheduler},
+                   {"request", d.request.value()},
                    {"alike", alike}};
     if (d.placement.empty()) {
       e["reason"] = ReasonName(d.reason);
@@ -199,8 +202,8 @@ class Timeline final : public ReplayObserver {
         e.erase("instance_index");
       }
       if (!e.contains("decision")) continue;
-      const Round& r = rounds_[{static_cast<uint32_t>(e.at("scheduler").to_number<uint64_t>()),
-                                e.at("decision").to_number<uint64_t>()}];
+      const Round& r =
+          rounds_[{static_cast<uint32_t>(e.at("scheduler").to_number<uint64_t>()), e.at("decision").to_number<uint64_t>()}];
       const auto chosen = r.predicted.find(json::value_to<std::string>(e.at("instance")));
       e["candidates"] = r.candidates;
       e["answered"] = r.answered;

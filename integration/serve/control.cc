@@ -32,16 +32,11 @@ json::object Describe(const LinkCounts& c) {
 }
 
 json::object Describe(const NodeCounters& c) {
-  return {{"predict_frames", c.predict_frames},
-          {"unreachable", c.unreachable},
-          {"refused_by_term", c.refused_by_term},
-          {"takeovers", c.takeovers},
-          {"handed_over", c.handed_over},
-          {"reannounced", c.reannounced},
-          {"failed_with_node", c.failed_with_node},
-          {"cancelled_with_node", c.cancelled_with_node},
-          {"resubmitted", c.resubmitted},
-          {"stray", c.stray}};
+  return {{"predict_frames", c.predict_frames},     {"unreachable", c.unreachable},
+          {"refused_by_term", c.refused_by_term},   {"takeovers", c.takeovers},
+          {"handed_over", c.handed_over},           {"reannounced", c.reannounced},
+          {"failed_with_node", c.failed_with_node}, {"cancelled_with_node", c.cancelled_with_node},
+          {"resubmitted", c.resubmitted},           {"stray", c.stray}};
 }
 
 json::object Describe(const SchedulerCounters& c) {

@@ -44,8 +44,9 @@ void FrontDesk::On(const WithdrawCall& call) {
     links_.Send(p.node, Cancel{call.request, InstanceId(0), OutcomeReason::kClientGone});
     return;  // the outcome comes from there
   }
-  self_->send(p.client, RequestOutcome{call.request, InstanceId(0), OutcomeKind::kCancelled, OutcomeReason::kClientGone, {},
-                                       clock_.Now()});
+  self_->send(
+      p.client,
+      RequestOutcome{call.request, InstanceId(0), OutcomeKind::kCancelled, OutcomeReason::kClientGone, {}, clock_.Now()});
   placed_.erase(at);
 }
 
@@ -74,9 +75,8 @@ void FrontDesk::Take(NodeId peer, Decision& m) {
     return self_->send(p->client, std::move(note));
   }
   p->tried.push_back(peer);
-  const bool another = std::any_of(usable_.begin(), usable_.end(), [p](NodeId n) {
-    return std::find(p->tried.begin(), p->tried.end(), n) == p->tried.end();
-  });
+  const bool another = std::any_of(usable_.begin(), usable_.end(),
+                                   [p](NodeId n) { return std::find(p->tried.begin(), p->tried.end(), n) == p->tried.end(); });
   if (m.reason == OutcomeReason::kNoCandidate && another) return Replace(*p);
   self_->send(p->client, RejectNote{m.request, m.reason});
   placed_.erase(m.request);

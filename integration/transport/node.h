@@ -86,8 +86,8 @@ struct NodeCounters {
   uint64_t reannounced = 0;          // reservations told to a new owner
   uint64_t failed_with_node = 0;     // requests reported as failed because their node was lost
   uint64_t cancelled_with_node = 0;  // requests given up because their SCHEDULER's node was lost
-  uint64_t resubmitted = 0;          // requests of clients here given to another SCHEDULER: theirs was lost, or reached no instance
-  uint64_t stray = 0;                // messages about what is not here, or no longer wanted
+  uint64_t resubmitted = 0;  // requests of clients here given to another SCHEDULER: theirs was lost, or reached no instance
+  uint64_t stray = 0;        // messages about what is not here, or no longer wanted
 };
 
 struct InstanceStatusHere {
@@ -108,10 +108,10 @@ struct NodeStatus {
   std::vector<InstanceStatusHere> instances;
   SimulatorStatus simulators;  // summed over those owned here
   size_t owned = 0;
-  size_t held_for_others = 0;  // requests that run here for other nodes' SCHEDULERs
-  size_t sent_away = 0;        // requests of ours that run elsewhere
-  size_t placed_elsewhere = 0;  // requests of clients here that SCHEDULERs elsewhere have
-  size_t fronted = 0;           // requests that SCHEDULERs here have for clients elsewhere
+  size_t held_for_others = 0;       // requests that run here for other nodes' SCHEDULERs
+  size_t sent_away = 0;             // requests of ours that run elsewhere
+  size_t placed_elsewhere = 0;      // requests of clients here that SCHEDULERs elsewhere have
+  size_t fronted = 0;               // requests that SCHEDULERs here have for clients elsewhere
   size_t schedulers_elsewhere = 0;  // nodes whose SCHEDULERs may be asked now
 };
 
