@@ -43,6 +43,7 @@ class ClusterBuilder {
   }
 
   bool heartbeats() const { return faults_ || options_.heartbeats; }
+  bool links() const { return faults_ || options_.switchable_links; }
 
   Status AddInstances() {
     for (uint32_t k = 0; k < run_.instances.size(); ++k) {
@@ -80,7 +81,7 @@ class ClusterBuilder {
         o.cores.push_back(std::move(core).value());
         if (options_.on_simulator) options_.on_simulator(*o.cores.back());
         resync_to_[k] = cluster_.instances[k];
-        if (faults_) {
+        if (links()) {
           auto link = AddLink(k, false, cluster_.instances[k]);
           if (!link.ok()) return link.error();
           resync_to_[k] = *link;
@@ -99,7 +100,7 @@ class ClusterBuilder {
       if (mirrors_) {
         call.simulator = cluster_.simulators[k / std::max<size_t>(1, options_.shard_size)];
         call.stream = call.simulator;
-        if (faults_) {
+        if (links()) {
           auto link = AddLink(k, true, call.simulator);
           if (!link.ok()) return link.error();
           call.stream = *link;
@@ -128,6 +129,8 @@ class ClusterBuilder {
       o.instances = cluster_.instances;
       o.open_rounds_max = options_.open_rounds_max;
       o.on_decision = options_.on_decision;
+      o.journal = options_.journal;
+      if (o.journal) o.journal->scheduler = static_cast<uint32_t>(k);
       if (options_.recorder) o.record = options_.recorder(static_cast<uint32_t>(k));
       auto scheduler = SpawnScheduler(system_, clock_, std::move(o));
       if (!scheduler.ok()) return scheduler.error();

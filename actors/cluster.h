@@ -6,12 +6,14 @@
 #include <caf/fwd.hpp>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "actors/host_clock.h"
 #include "runtime/base/result.h"
 #include "runtime/engine/engine_core.h"
 #include "runtime/eval/virtual_host.h"
+#include "runtime/observe/request_journal.h"
 #include "runtime/sched/scheduler_core.h"
 #include "schema/record.h"
 
@@ -21,6 +23,8 @@ struct ClusterOptions {
   size_t shard_size = 1;          // SIMULATORs per actor
   size_t open_rounds_max = 1024;  // per SCHEDULER
   bool heartbeats = false;        // also without faults: live, silence means something
+  bool switchable_links = false;  // LINKs also without a fault plan, so that faults can be switched on (LinkCall)
+  std::optional<RequestJournal::Options> journal;  // of each SCHEDULER; its number is set
   std::function<EngineRequest(InstanceId, const RequestMeta&)> for_engine;
   std::function<void(const DecisionRecord&)> on_decision;  // called in SCHEDULER actors; may be empty
   std::function<std::function<void(LogRecord)>(uint32_t scheduler)>
@@ -34,7 +38,7 @@ struct Cluster {
   std::vector<caf::actor> schedulers;
   std::vector<caf::actor> simulators;     // hosts; empty when nothing reads predictions or streams
   std::vector<caf::actor> instances;      // by InstanceId
-  std::vector<caf::actor> links;          // instance -> simulator at 2k, simulator -> instance at 2k + 1; empty without faults
+  std::vector<caf::actor> links;          // instance -> simulator at 2k, simulator -> instance at 2k + 1; empty without
   std::vector<caf::actor> control_links;  // SCHEDULER -> SIMULATOR host and back, where the plan has faults for them
 
   // Ends every actor. Live: await their end with the actor system's destructor or await_all_actors_done().

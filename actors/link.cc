@@ -36,7 +36,10 @@ caf::behavior LinkBehavior(caf::stateful_actor<LinkState>* self, const std::shar
                         caf::make_mailbox_element(sender, caf::make_message_id(), caf::no_stages, message));
         return caf::delegated<caf::message>{};  // no answer from here
       });
-  return {[options](StatusQuery) { return options->link.counters(); }};
+  return {
+      [options](StatusQuery) { return options->link.counters(); },
+      [options](const LinkCall& call) { static_cast<void>(options->link.SetFaults(call.faults)); },  // checked by the sender
+  };
 }
 
 }  // namespace

@@ -13,9 +13,12 @@
 #include "runtime/base/ids.h"
 #include "runtime/base/units.h"
 #include "runtime/engine/emulated_engine.h"
+#include "runtime/fault/fault_plan.h"
 #include "runtime/model/messages.h"
 #include "runtime/model/request.h"
 #include "runtime/model/stream_message.h"
+#include "runtime/observe/mirror_view.h"
+#include "runtime/observe/request_journal.h"
 #include "runtime/predict/enqueue_order.h"
 #include "runtime/predict/simulator_core.h"
 #include "runtime/sched/scheduler_core.h"
@@ -64,6 +67,8 @@ struct PolicyCall {
 };
 // From anyone: answered by a SchedulerStatus.
 struct StatusQuery {};
+// From whoever watches: answered by a JournalReport, where a journal is kept; else by an error.
+struct WatchQuery {};
 
 // Once, from whoever wires the cluster, where links stand between it and the SIMULATOR hosts: by host, the LINK that what it sends
 // goes through, and the one that answers come back through. Down messages still come from the hosts themselves.
@@ -93,7 +98,7 @@ struct EnqueueCall {
 };
 // Cancel, from a SCHEDULER: take a reservation back.
 // RequestOutcome, from an INSTANCE: a request ended (sync levels whose stream does not tell).
-// StatusQuery: answered by a SimulatorStatus.
+// StatusQuery: answered by a SimulatorStatus. WatchQuery: answered by a MirrorsReport.
 
 // ---- INSTANCE. It receives:
 
@@ -124,6 +129,10 @@ struct RestartCall {
 // StatusQuery: answered by an InstanceStatus.
 
 // ---- LINK: any message; it is passed on as the link's fault plan says, its sender kept. StatusQuery: answered by LinkCounters.
+// From whoever injects faults: from now on the link is such a one.
+struct LinkCall {
+  LinkFaults faults;
+};
 
 // ---- Client (GATEWAY, load). It receives:
 
@@ -157,6 +166,16 @@ struct InstanceStatus {
   EmulatedEngine::Counters counters;
 };
 
+// ---- Answers to a WatchQuery.
+struct JournalReport {
+  std::shared_ptr<const JournalView> view;  // never null
+  SchedulerStatus status;
+  std::vector<int32_t> outstanding;  // by instance: requests of this SCHEDULER there
+};
+struct MirrorsReport {
+  std::vector<MirrorView> mirrors;  // of those hosted there
+};
+
 }  // namespace foretoken
 
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(foretoken::Tick)
@@ -181,6 +200,10 @@ CAF_ALLOW_UNSAFE_MESSAGE_TYPE(foretoken::HeartbeatReply)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(foretoken::RouteCall)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(foretoken::DecisionNote)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(foretoken::RejectNote)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(foretoken::WatchQuery)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(foretoken::LinkCall)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(foretoken::JournalReport)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(foretoken::MirrorsReport)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(foretoken::SchedulerStatus)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(foretoken::SimulatorStatus)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(foretoken::InstanceStatus)

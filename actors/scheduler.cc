@@ -40,6 +40,7 @@ class SchedulerShell final : private SchedulerEffects {
         options_(std::move(options)),
         core_(std::move(core)),
         alarm_(self, clock, SlotClass::kOther, 0) {
+    if (options_.journal) journal_ = std::make_unique<RequestJournal>(*options_.journal);
     host_of_.resize(options_.instances.size());
     for (uint32_t h = 0; h < options_.simulators.size(); ++h) {
       const SimulatorHost& host = options_.simulators[h];
@@ -112,6 +113,13 @@ class SchedulerShell final : private SchedulerEffects {
     for (const bool down : down_) s.simulators_down += down;
     return s;
   }
+  caf::result<JournalReport> Watched() const {
+    if (journal_ == nullptr) return caf::make_error(caf::sec::invalid_argument);
+    JournalReport report{std::make_shared<JournalView>(journal_->View(clock_.Now())), Status(), {}};
+    for (uint32_t k = 0; k < options_.instances.size(); ++k)
+      report.outstanding.push_back(core_->ledger().load(InstanceId(k)).requests);
+    return report;
+  }
 
  private:
   struct Held {
@@ -151,10 +159,12 @@ class SchedulerShell final : private SchedulerEffects {
     }
     const Instant now = clock_.Now();
     if (options_.record) Record(now, Schedule{request, e.call.submitted});
+    if (journal_) journal_->OnSubmitted(request, e.call.submitted, now);
     core_->OnSchedule(request, now, *this);
   }
   void Do(const TokenEvent& e) {
     if (options_.record) Record(clock_.Now(), e);
+    if (journal_) journal_->OnFirstToken(e.request, e.at);
     core_->OnFirstToken(e.request);
   }
   void Do(const RequestOutcome& o) {
@@ -168,6 +178,8 @@ class SchedulerShell final : private SchedulerEffects {
       if (cancelled) taken.kind = OutcomeKind::kCancelled;
       Record(now, taken);
     }
+    if (journal_ && (cancelled || o.kind == OutcomeKind::kFinished))
+      journal_->OnEnded(o.request, cancelled ? OutcomeKind::kCancelled : o.kind, o.output_tokens, cancelled ? now : o.at);
     if (o.kind == OutcomeKind::kFinished) {
       core_->OnFinished(o.request, o.output_tokens);
       held_.Erase(o.request.value());
@@ -211,6 +223,7 @@ class SchedulerShell final : private SchedulerEffects {
       if (down_[h]) GiveUp(decision, h);
   }
   void SendEnqueue(const EnqueueOrder& order) override {
+    if (journal_) journal_->OnChosen(order.reservation.request, core_->last_candidates(), core_->last_scores(), clock_.Now());
     if (options_.simulators.empty()) return;
     const uint32_t h = host_of_[order.instance.value()];
     if (down_[h]) {  // nobody keeps reservations for it
@@ -235,11 +248,13 @@ class SchedulerShell final : private SchedulerEffects {
     const Held* held = held_.Find(request.value());
     if (held == nullptr) return;
     if (options_.record) options_.record({clock_.Now(), 0, RejectionRecord{request, reason}});
+    if (journal_) journal_->OnRejected(request, reason, clock_.Now());
     SendTo(held->client, RejectNote{request, reason});
     held_.Erase(request.value());
   }
   void Decided(const DecisionRecord& r) override {
     decided_ = r.decision;
+    if (journal_) journal_->OnDecided(r);
     const Held* held = held_.Find(r.request.value());
     DecisionNote note;
     note.decision = {r.decision, r.request, {{r.instance, PlacementRole::kWhole}}, OutcomeReason::kNone, r.predictor,
@@ -285,6 +300,7 @@ class SchedulerShell final : private SchedulerEffects {
   HostClock clock_;
   SchedulerActorOptions options_;
   std::unique_ptr<SchedulerCore> core_;
+  std::unique_ptr<RequestJournal> journal_;  // null: none is kept
   Alarm alarm_;
   std::vector<uint32_t> host_of_;   // by instance: index in options_.simulators
   std::vector<bool> down_;          // by host
@@ -321,6 +337,7 @@ caf::behavior Scheduler(caf::scheduled_actor* self, const std::shared_ptr<Setup>
       [shell](const PolicyCall& call) { shell->On(call); },
       [shell](const Tick& tick) { shell->On(tick); },
       [shell](StatusQuery) { return shell->Status(); },
+      [shell](WatchQuery) { return shell->Watched(); },
   };
 }
 

@@ -4,12 +4,14 @@
 #include <caf/fwd.hpp>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "actors/host_clock.h"
 #include "actors/protocol.h"
 #include "runtime/base/ids.h"
 #include "runtime/base/result.h"
+#include "runtime/observe/request_journal.h"
 #include "runtime/sched/scheduler_core.h"
 #include "runtime/workload/length_estimator.h"
 #include "schema/record.h"
@@ -39,6 +41,7 @@ struct SchedulerActorOptions {
   // Spawns an actor of this behaviour. Empty: one that workers run. Beside a NODE it may be one that the network's thread runs, which
   // spares a decision the wake-ups of a worker, one per answer.
   std::function<caf::actor(std::function<caf::behavior(caf::scheduled_actor*)>)> spawn;
+  std::optional<RequestJournal::Options> journal;  // for whoever watches (WatchQuery); absent: none is kept
 };
 
 // Error: as SchedulerCore::Make.

@@ -71,6 +71,12 @@ class SimulatorShell final : private SimulatorEffects {
     }
     return s;
   }
+  MirrorsReport Watched() const {
+    MirrorsReport report;
+    const Instant now = clock_.Now();
+    for (const auto& core : cores_) report.mirrors.push_back(ViewOf(*core, now));
+    return report;
+  }
 
  private:
   void RequestResync(InstanceId instance, Epoch epoch, uint64_t from_seq, Instant at) override {
@@ -121,6 +127,7 @@ caf::behavior Simulator(caf::stateful_actor<SimulatorState>* self, const std::sh
       [shell](const RequestOutcome& outcome) { shell->On(outcome); },
       [shell](const Tick& tick) { shell->On(tick); },
       [shell](StatusQuery) { return shell->Status(); },
+      [shell](WatchQuery) { return shell->Watched(); },
   };
 }
 

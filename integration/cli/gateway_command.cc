@@ -7,6 +7,7 @@
 #include <string>
 
 #include "integration/cli/commands.h"
+#include "integration/cli/dashboard_option.h"
 #include "integration/gateway/gateway_server.h"
 
 namespace foretoken {
@@ -18,7 +19,7 @@ struct Arguments {
   double request_timeout = 1800, queue_timeout = 60, dead_after = 2, drain_timeout = 30;
   double header_timeout = 10, body_timeout = 10, idle_timeout = 75, send_timeout = 60;
   double slo_ttft_ms = 1000, slo_tpot_ms = 50;
-  std::string log_level = "info", topology;
+  std::string log_level = "info", topology, dashboard;
 };
 
 int Serve(Arguments& a) {
@@ -42,6 +43,7 @@ int Serve(Arguments& a) {
   sigaddset(&signals, SIGTERM);
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   std::signal(SIGPIPE, SIG_IGN);
+  if (!a.dashboard.empty() && a.dashboard != "none") c.board = std::make_shared<ObservationBoard>();
   GatewayServer server(c);
   if (const Status started = server.Start(); !started.ok()) {
     std::cerr << "foretoken gateway: " << started.error().message << "\n";
@@ -50,6 +52,16 @@ int Serve(Arguments& a) {
   const std::string host = c.host.find(':') == std::string::npos ? c.host : "[" + c.host + "]";
   std::cout << "foretoken gateway: listening on " << (c.tls_cert.empty() ? "http://" : "https://") << host << ":"
             << server.port() << std::endl;
+  std::unique_ptr<Dashboard> dashboard;
+  if (c.board) {
+    auto made = StartDashboard(a.dashboard, {{"gateway", "Gateway", c.board, nullptr}});
+    if (!made.ok()) {
+      std::cerr << "foretoken gateway: " << made.error().message << "\n";
+      return kExitUsage;
+    }
+    dashboard = std::move(made).value();
+    std::cout << "foretoken dashboard: " << dashboard->url() << std::endl;
+  }
   int signal = 0;
   sigwait(&signals, &signal);
   std::cerr << "foretoken gateway: draining\n";
@@ -115,6 +127,7 @@ void AddGatewayCommand(CLI::App& app, int& exit_code) {
       ->check(CLI::IsMember({"info", "error"}))
       ->capture_default_str();
   c->add_option("--prometheus-port", a->prometheus_port, "Port of /metrics; 0: on the main port")->capture_default_str();
+  c->add_option("--dashboard", a->dashboard, "Where the dashboard listens: HOST:PORT, or a port on 127.0.0.1 (default: none)");
   c->add_option("--admin-port", a->config.admin_port, "Port where workers are added and removed; 0: the main port")
       ->capture_default_str();
   c->add_option("--api-key", a->config.api_keys, "Key that clients must send; may be repeated");

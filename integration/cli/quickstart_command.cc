@@ -13,8 +13,10 @@
 
 #include "configs/topology_reader.h"
 #include "integration/cli/commands.h"
+#include "integration/cli/dashboard_option.h"
 #include "integration/cli/progress_bar.h"
-#include "integration/cli/serve_http.h"
+#include "integration/serve/fault_switch.h"
+#include "integration/serve/http_front.h"
 #include "integration/serve/live_run.h"
 #include "integration/simulate/compare_policies.h"
 #include "integration/simulate/compose_run.h"
@@ -29,7 +31,7 @@ volatile std::sig_atomic_t g_stop = 0;
 void RequestStop(int) { g_stop = 1; }
 
 struct Arguments {
-  std::string topology, workload;
+  std::string topology, workload, dashboard;
   bool once = false;
 };
 
@@ -49,6 +51,7 @@ constexpr double kRateScale = 15;
 constexpr size_t kRequests = 6000;
 constexpr size_t kLiveRequests = 400;
 constexpr double kLiveRateScale = 8;
+constexpr size_t kRoundRequests = 4000;  // of the endless load: submitted again and again
 
 int Replay(const Topology& topology, const std::string& workload) {
   const auto trace = LoadWorkload("", workload, {kRequests, kRateScale, topology.seed});
@@ -66,22 +69,46 @@ int Replay(const Topology& topology, const std::string& workload) {
   return kExitOk;
 }
 
-int Live(const Topology& topology, const std::string& workload) {
-  auto trace = LoadWorkload("", workload, {kLiveRequests, kLiveRateScale, topology.seed});
-  if (!trace.ok()) return Complain(trace.error().message);
-  auto run = ComposeRun(topology, *trace);
-  if (!run.ok()) return Complain(run.error().message);
+// Its sync links are there to be broken: that is what the fault switch of the page is for.
+WatchOptions WatchOf(const Topology& topology) {
+  WatchOptions w;
+  w.board = std::make_shared<ObservationBoard>();
+  w.facts = FactsOf(topology, "serve", "");
+  w.facts.faults_switchable = true;
+  w.kinds = EngineKindsOf(topology);
+  w.faults = std::make_shared<FaultSwitch>();
+  return w;
+}
+
+Result<LiveOptions> LiveOptionsOf(const Topology& topology, const Trace& trace) {
+  auto run = ComposeRun(topology, trace);
+  if (!run.ok()) return run.error();
   LiveOptions options;
   options.run = std::move(run).value();
-  options.load = std::shared_ptr<const Trace>(std::shared_ptr<void>(), &*trace);
+  options.load = std::shared_ptr<const Trace>(std::shared_ptr<void>(), &trace);
   options.stop_requested = [] { return g_stop != 0; };
+  options.watch = WatchOf(topology);
   std::signal(SIGINT, RequestStop);
   std::signal(SIGTERM, RequestStop);
+  return options;
+}
+
+// With --once: a short load, measured.
+int LiveOnce(const Arguments& a, const Topology& topology, const std::string& workload) {
+  auto trace = LoadWorkload("", workload, {kLiveRequests, kLiveRateScale, topology.seed});
+  if (!trace.ok()) return Complain(trace.error().message);
+  auto made = LiveOptionsOf(topology, *trace);
+  if (!made.ok()) return Complain(made.error().message);
+  const LiveOptions& options = *made;
+  const auto dashboard =
+      StartDashboard(a.dashboard, {{"cluster", "Emulated cluster", options.watch->board, options.watch->faults}});
+  if (!dashboard.ok()) return Complain(dashboard.error().message);
   std::cout << "\n3. Live: the same actors on the real clock, " << topology.instances.size() << " emulated engines, policy "
             << topology.scheduler.policy << ", about " << std::setprecision(0)
             << static_cast<double>(trace->requests.size()) / trace->requests.back().meta.arrival.seconds()
-            << " requests a second\n\n"
-            << std::flush;
+            << " requests a second\n";
+  if (*dashboard) std::cout << "   Watch it at " << (*dashboard)->url() << "\n";
+  std::cout << "\n" << std::flush;
   const auto result = RunLive(options);
   if (!result.ok()) return Complain(result.error().message);
   trace->requests.resize(result->run.requests.size());
@@ -96,6 +123,38 @@ int Live(const Topology& topology, const std::string& workload) {
   return result->drained ? kExitOk : kExitFailed;
 }
 
+// Until told to stop: the emulated cluster under an endless load, and beside it the same engines as OpenAI servers with the gateway in
+// front, for requests of the user's own. One page shows both.
+int LiveOn(const Arguments& a, const Topology& topology, const std::string& workload) {
+  auto trace = LoadWorkload("", workload, {kRoundRequests, kLiveRateScale, topology.seed});
+  if (!trace.ok()) return Complain(trace.error().message);
+  auto made = LiveOptionsOf(topology, *trace);
+  if (!made.ok()) return Complain(made.error().message);
+  LiveOptions& options = *made;
+  options.endless = true;
+  HttpFrontOptions f;
+  f.topology = &topology;
+  f.gateway = f.any_port = true;
+  f.board = std::make_shared<ObservationBoard>();
+  const auto front = HttpFront::Start(f);
+  if (!front.ok()) return Complain(front.error().message);
+  const auto dashboard = StartDashboard(
+      a.dashboard,
+      {{"cluster", "Emulated cluster", options.watch->board, options.watch->faults}, {"gateway", "Gateway", f.board, nullptr}});
+  if (!dashboard.ok()) return Complain(dashboard.error().message);
+  std::cout << "\n3. Live: " << topology.instances.size() << " emulated engines under a load without end, policy "
+            << topology.scheduler.policy << "; and the same engines as OpenAI servers behind the gateway\n\n";
+  if (*dashboard) std::cout << "  Watch it:  " << (*dashboard)->url() << "\n";
+  std::cout << "  Gateway:   " << (*front)->gateway_url() << "\n  Try:       " << (*front)->Curl()
+            << "\n\nCtrl-C drains and ends." << std::endl;
+  const auto result = RunLive(options);
+  const bool ended = (*front)->Stop();
+  if (!result.ok()) return Complain(result.error().message);
+  if (result->drained && ended) return kExitOk;
+  std::cerr << "foretoken quickstart: not all requests had ended when the time to drain was over\n";
+  return kExitFailed;
+}
+
 int Quickstart(const Arguments& a) {
   const std::string file = a.topology.empty() ? InRepository("configs/topologies/mixed-gpu.yaml") : a.topology;
   const std::string workload = a.workload.empty() ? InRepository("configs/workloads/azure-conv-2023.yaml") : a.workload;
@@ -104,13 +163,7 @@ int Quickstart(const Arguments& a) {
   std::cout << "1. Topology " << file << ": valid; " << topology->instances.size() << " instances in " << topology->pools.size()
             << " pool(s), policy " << topology->scheduler.policy << ", predictor " << NameOf(topology->predictor.kind) << "\n";
   if (const int code = Replay(*topology, workload); code != kExitOk) return code;
-  if (a.once) return Live(*topology, workload);
-  std::signal(SIGINT, RequestStop);
-  std::signal(SIGTERM, RequestStop);
-  std::cout << "\n3. Live: " << topology->instances.size()
-            << " emulated engines as OpenAI servers, and the gateway in front of them, policy " << topology->scheduler.policy
-            << "\n\n";
-  return ServeHttp(*topology, {true, true, 0, 0, [] { return g_stop != 0; }});
+  return a.once ? LiveOnce(a, *topology, workload) : LiveOn(a, *topology, workload);
 }
 
 }  // namespace
@@ -121,6 +174,7 @@ void AddQuickstartCommand(CLI::App& app, int& exit_code) {
   c->add_flag("--once", a->once, "End after a short built-in load");
   c->add_option("--topology", a->topology, "Topology file (default: configs/topologies/mixed-gpu.yaml)");
   c->add_option("--workload", a->workload, "Workload file (default: configs/workloads/azure-conv-2023.yaml)");
+  c->add_option("--dashboard", a->dashboard, kDashboardHelp);
   c->footer("Example: foretoken quickstart --once");
   c->callback([a, &exit_code] { exit_code = Quickstart(*a); });
 }

@@ -15,7 +15,9 @@
 #include "configs/config_tree.h"
 #include "configs/topology_reader.h"
 #include "integration/cli/commands.h"
+#include "integration/cli/dashboard_option.h"
 #include "integration/cli/serve_http.h"
+#include "integration/serve/fault_switch.h"
 #include "integration/serve/live_run.h"
 #include "integration/serve/node_run.h"
 #include "integration/simulate/compose_run.h"
@@ -43,6 +45,8 @@ struct Arguments {
   std::string load;
   double seconds = 0;
   double drain = 30;
+  std::string dashboard;
+  bool fault_switch = false;
   bool openai = false;
   uint16_t openai_port = 0;
   bool json = false;
@@ -53,8 +57,11 @@ int Complain(const std::string& message) {
   return kExitUsage;
 }
 
-// "rate=20,requests=200,workload=azure-conv-2023"; empty: no requests.
-Result<Trace> ParseLoad(const std::string& text, uint64_t seed) {
+// What submits a load without end: so many requests, again and again.
+constexpr double kRound = 4096;
+
+// "rate=20,requests=200,workload=azure-conv-2023"; without requests: again and again (`endless`).
+Result<Trace> ParseLoad(const std::string& text, uint64_t seed, bool& endless) {
   std::map<std::string, std::string> given;
   for (size_t at = 0; at < text.size();) {
     const size_t end = std::min(text.find(',', at), text.size());
@@ -83,7 +90,9 @@ Result<Trace> ParseLoad(const std::string& text, uint64_t seed) {
     if (used != value.size() || !(number > 0) || number > 1e7)
       return Error{"--load: " + key + " = " + value + ": must be a number > 0"};
   }
-  if (rate == 0 || requests == 0) return Error{"--load needs rate and requests: --load rate=20,requests=200"};
+  if (rate == 0) return Error{"--load needs a rate: --load rate=20, or --load rate=20,requests=200"};
+  endless = requests == 0;
+  if (endless) requests = kRound;
   const auto profile = EmbeddedProfile(workload);
   if (!profile.ok()) return profile.error();
   SynthProfile p = **profile;
@@ -155,21 +164,44 @@ int Report(const Arguments& a, const Topology& topology, const Trace& trace, con
   return result.drained ? kExitOk : kExitFailed;
 }
 
+// Makes the run watchable, unless --dashboard none. Null then. Links that faults can be switched on at are there in one process only, and
+// where the topology has no streams to break there is nothing to switch.
+Result<std::unique_ptr<Dashboard>> Watch(const Arguments& a, const Topology& topology, LiveOptions& options) {
+  if (a.dashboard == "none") return std::unique_ptr<Dashboard>();
+  WatchOptions w;
+  w.board = std::make_shared<ObservationBoard>();
+  w.facts = FactsOf(topology, a.node.empty() ? "serve" : "node", a.node);
+  w.kinds = EngineKindsOf(topology);
+  if (a.fault_switch) w.faults = std::make_shared<FaultSwitch>();
+  w.facts.faults_switchable = a.fault_switch;
+  options.watch = w;
+  return StartDashboard(a.dashboard, {{"cluster", a.node.empty() ? "Cluster" : "Node " + a.node, w.board, w.faults}});
+}
+
+void Announce(const Topology& topology, const std::string& load, const Dashboard* dashboard) {
+  std::cerr << "foretoken serve: " << topology.instances.size() << " instances, " << topology.scheduler.count
+            << " scheduler(s), policy " << topology.scheduler.policy << "; " << load << "; Ctrl-C drains and ends\n";
+  if (dashboard != nullptr) std::cerr << "foretoken serve: dashboard at " << dashboard->url() << "\n";
+}
+
 int Serve(const Arguments& a) {
   auto topology = LoadTopology(a.topology, a.set);
   if (!topology.ok()) return Complain(topology.errors().ToString());
   Trace trace;
+  bool endless = false;
   if (!a.load.empty()) {
-    auto parsed = ParseLoad(a.load, topology->seed);
+    auto parsed = ParseLoad(a.load, topology->seed, endless);
     if (!parsed.ok()) return Complain(parsed.error().message);
     trace = std::move(parsed).value();
   }
+  if (a.fault_switch && !a.node.empty()) return Complain("--fault-switch is for links inside one process: leave out --node");
   if (topology->predictor.inject_error != 0 || topology->predictor.inject_bias != 0)
     return Complain("predictor.inject_error and inject_bias are for virtual runs: leave them out of what is served");
   if (trace.requests.empty() && (a.openai || topology->gateway)) {
     std::signal(SIGINT, RequestStop);
     std::signal(SIGTERM, RequestStop);
-    return ServeHttp(*topology, {topology->gateway.has_value(), false, a.openai_port, a.seconds, [] { return g_stop != 0; }});
+    return ServeHttp(*topology,
+                     {topology->gateway.has_value(), false, a.openai_port, a.dashboard, a.seconds, [] { return g_stop != 0; }});
   }
   if (a.openai || topology->gateway)
     std::cerr << "foretoken serve: the built-in load goes past HTTP: neither gateway nor OpenAI servers are started\n";
@@ -180,6 +212,7 @@ int Serve(const Arguments& a) {
   options.run = std::move(run).value();
   if (topology->scheduler.hosting == Hosting::kShard) options.shard_size = static_cast<size_t>(topology->scheduler.shard_size);
   options.load = std::shared_ptr<const Trace>(std::shared_ptr<void>(), &trace);
+  options.endless = endless;
   if (a.seconds > 0) options.lasts = Duration::FromSeconds(a.seconds);
   options.drain = Duration::FromSeconds(a.drain);
   if (!a.record.empty()) {
@@ -195,21 +228,20 @@ int Serve(const Arguments& a) {
     if (!a.node.empty()) session.sole = SoleScheduler(*topology);
     options.record = RecordingOptions{a.record, static_cast<uint64_t>(a.record_mb * 1e6), std::move(session)};
   }
+  auto dashboard = Watch(a, *topology, options);
+  if (!dashboard.ok()) return Complain(dashboard.error().message);
   options.new_policy = [&a] { return NewPolicy(a); };
   options.stop_requested = [] { return g_stop != 0; };
   std::signal(SIGINT, RequestStop);
   std::signal(SIGTERM, RequestStop);
   std::signal(SIGHUP, RequestReload);
-  std::cerr << "foretoken serve: " << topology->instances.size() << " instances, " << topology->scheduler.count
-            << " scheduler(s), policy " << topology->scheduler.policy << "; "
-            << (trace.requests.empty() ? "no load" : std::to_string(trace.requests.size()) + " requests")
-            << "; Ctrl-C drains and ends\n";
+  Announce(*topology, endless ? "load until the end" : std::to_string(trace.requests.size()) + " requests", dashboard->get());
   const auto result = a.node.empty() ? RunLive(options) : RunOne(a, *topology, options, trace);
   std::signal(SIGINT, SIG_DFL);
   std::signal(SIGTERM, SIG_DFL);
   std::signal(SIGHUP, SIG_DFL);
   if (!result.ok()) return Complain(result.error().message);
-  if (trace.requests.empty()) {
+  if (trace.requests.empty() || endless) {
     std::fprintf(stderr, "foretoken serve: served for %.1f s\n", result->wall_seconds);
     if (a.json) std::cout << boost::json::object{{"wall_seconds", result->wall_seconds}, {"drained", result->drained}} << "\n";
     return kExitOk;
@@ -229,7 +261,11 @@ void AddServeCommand(CLI::App& app, int& exit_code) {
   c->add_option("--record", a->record,
                 "Write what the schedulers take and decide to this new file (foretoken replay, explain)");
   c->add_option("--record-max-mb", a->record_mb, "The log's size at most; recording stops there")->check(CLI::PositiveNumber);
-  c->add_option("--load", a->load, "Built-in load: rate=R,requests=N[,workload=azure-conv-2023]; the run ends with it");
+  c->add_option("--load", a->load,
+                "Built-in load: rate=R[,requests=N][,workload=azure-conv-2023]; the run ends with it, without requests never");
+  c->add_option("--dashboard", a->dashboard, kDashboardHelp);
+  c->add_flag("--fault-switch", a->fault_switch,
+              "Let the dashboard delay, reorder and drop sync messages and kill emulated engines");
   c->add_option("--for", a->seconds, "Serve so many seconds at most")->check(CLI::PositiveNumber);
   c->add_option("--drain", a->drain, "Seconds that requests under way may take to end")->check(CLI::NonNegativeNumber);
   c->add_flag("--openai", a->openai, "Each emulated instance as an OpenAI server of its own");

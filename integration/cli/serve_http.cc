@@ -5,6 +5,7 @@
 #include <thread>
 
 #include "integration/cli/commands.h"
+#include "integration/cli/dashboard_option.h"
 #include "integration/serve/http_front.h"
 
 namespace foretoken {
@@ -15,13 +16,24 @@ int ServeHttp(const Topology& topology, const ServeHttpOptions& options) {
   front_options.gateway = options.gateway;
   front_options.any_port = options.any_port;
   front_options.first_port = options.first_port;
+  if (options.gateway && options.dashboard != "none") front_options.board = std::make_shared<ObservationBoard>();
   auto front = HttpFront::Start(front_options);
   if (!front.ok()) {
     std::cerr << "foretoken serve: " << front.error().message << "\n";
     return kExitUsage;
   }
+  std::unique_ptr<Dashboard> dashboard;
+  if (front_options.board) {
+    auto started = StartDashboard(options.dashboard, {{"gateway", "Gateway", front_options.board, nullptr}});
+    if (!started.ok()) {
+      std::cerr << "foretoken serve: " << started.error().message << "\n";
+      return kExitUsage;
+    }
+    dashboard = std::move(started).value();
+  }
   for (const auto& [name, url] : (*front)->instances()) std::cout << "  " << name << " at " << url << "\n";
   if (options.gateway) std::cout << "foretoken gateway: listening on " << (*front)->gateway_url() << "\n";
+  if (dashboard) std::cout << "foretoken dashboard: " << dashboard->url() << "\n";
   std::cout << "Try:\n  " << (*front)->Curl() << "\nCtrl-C drains and ends." << std::endl;
   const auto begun = std::chrono::steady_clock::now();
   const auto over = [&] {

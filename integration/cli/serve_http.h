@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <string>
 
 #include "configs/topology.h"
 
@@ -12,6 +13,7 @@ struct ServeHttpOptions {
   bool gateway = false;     // also the gateway, not only the instances
   bool any_port = false;    // of the gateway, when its own is taken
   uint16_t first_port = 0;  // of the instances; 0: the kernel chooses
+  std::string dashboard;    // of the gateway: as the option --dashboard
   double seconds = 0;       // serve so long; 0: until told to stop
   std::function<bool()> stop_requested;
 };

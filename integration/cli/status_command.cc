@@ -2,6 +2,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <boost/json.hpp>
+#include <charconv>
 #include <cstdio>
 #include <iostream>
 #include <memory>
@@ -10,6 +11,7 @@
 
 #include "configs/topology_reader.h"
 #include "integration/cli/commands.h"
+#include "integration/http/http_fetch.h"
 #include "integration/transport/control_client.h"
 
 namespace foretoken {
@@ -21,6 +23,7 @@ struct Arguments {
   std::string topology;
   std::vector<std::string> set;
   std::vector<std::string> names;
+  std::string dashboard;
   bool json = false;
 };
 
@@ -37,7 +40,9 @@ class Cluster {
     if (!topology.ok()) return Error{topology.errors().ToString()};
     Cluster c;
     c.topology_ = std::move(topology).value();
-    if (c.topology_.nodes.empty()) return Error{a.topology + ": no `nodes`: there is nothing to connect to"};
+    if (c.topology_.nodes.empty())
+      return Error{a.topology +
+                   ": no `nodes`: there is nothing to connect to (a system in one process is asked by --dashboard)"};
     if (c.topology_.tls) {
       auto tls = TlsContext::Load({c.topology_.tls->certificate, c.topology_.tls->key, c.topology_.tls->ca});
       if (!tls.ok()) return tls.error();
@@ -83,7 +88,71 @@ void PrintNode(const json::object& s) {
                   static_cast<long long>(d.at("assigned").to_number<int64_t>()));
 }
 
+// "http://127.0.0.1:30080/", "127.0.0.1:30080" or "30080".
+Result<std::string> FetchStatus(const std::string& dashboard) {
+  std::string at = dashboard;
+  if (at.starts_with("http://")) at = at.substr(7);
+  at = at.substr(0, at.find('/'));
+  const size_t colon = at.rfind(':');
+  const std::string host = colon == std::string::npos ? "127.0.0.1" : at.substr(0, colon);
+  const std::string port = colon == std::string::npos ? at : at.substr(colon + 1);
+  unsigned number = 0;
+  const auto r = std::from_chars(port.data(), port.data() + port.size(), number);
+  if (r.ec != std::errc() || r.ptr != port.data() + port.size() || number == 0 || number > 65535)
+    return Error{"--dashboard " + dashboard + ": must be the dashboard's URL, HOST:PORT or port"};
+  const std::string address = host == "localhost" ? "127.0.0.1" : host;
+  auto answer = HttpFetch(address, static_cast<uint16_t>(number), "/status.json", Duration::Seconds(5));
+  if (!answer.ok()) return Error{"no dashboard answers at " + host + ":" + port + ": " + answer.error().message};
+  if (answer->status != 200)
+    return Error{"the dashboard at " + host + ":" + port + " answers " + std::to_string(answer->status)};
+  return answer->body;
+}
+
+void PrintSeen(const json::object& o) {
+  const json::object& system = o.at("system").as_object();
+  const json::object& w = o.at("window").as_object();
+  const auto number = [](const json::object& in, const char* key) { return in.at(key).to_number<double>(); };
+  const auto time = [&](const char* what, const char* q) { return 1e3 * number(w.at(what).as_object(), q); };
+  std::printf("%s, policy %s, up %.0f s\n", json::value_to<std::string>(system.at("name")).c_str(),
+              json::value_to<std::string>(system.at("policy")).c_str(), number(o, "uptime"));
+  std::printf(
+      "  %.1f requests/s, %.0f tokens/s, %.0f open; TTFT p50 %.0f ms, p95 %.0f; E2E p50 %.0f ms, p95 %.0f; decision p99 %.0f "
+      "us\n",
+      number(w, "arrivals_per_second"), number(w, "output_tokens_per_second"), number(o.at("totals").as_object(), "open"),
+      time("ttft", "p50"), time("ttft", "p95"), time("e2e", "p50"), time("e2e", "p95"), 1e3 * time("decision", "p99"));
+  for (const auto& value : o.at("instances").as_array()) {
+    const json::object& i = value.as_object();
+    std::printf("  instance %-16s %s", json::value_to<std::string>(i.at("instance")).c_str(),
+                json::value_to<std::string>(i.at("state")).c_str());
+    if (i.at("mirrored").as_bool())
+      std::printf(", %s; %.0f running, %.0f waiting, KV %.0f %%; state %.0f ms old; TTFT error p50 %.0f %%, by %s",
+                  json::value_to<std::string>(i.at("liveness")).c_str(), number(i, "running"), number(i, "waiting"),
+                  100 * number(i, "kv_use"), 1e3 * number(i, "age"), 100 * number(i.at("ttft_error").as_object(), "p50"),
+                  json::value_to<std::string>(i.at("answers")).c_str());
+    std::printf("\n");
+  }
+}
+
+int ShowSeen(const Arguments& a) {
+  const auto text = FetchStatus(a.dashboard);
+  if (!text.ok()) {
+    std::cerr << "foretoken status: " << text.error().message << "\n";
+    return kExitFailed;
+  }
+  if (a.json) {
+    std::cout << *text << "\n";
+    return kExitOk;
+  }
+  boost::system::error_code code;
+  const json::value seen = json::parse(*text, code);
+  if (code || !seen.is_object() || !seen.as_object().contains("system")) return Complain("what answers there is no dashboard");
+  PrintSeen(seen.as_object());
+  return kExitOk;
+}
+
 int ShowStatus(const Arguments& a) {
+  if (!a.dashboard.empty()) return ShowSeen(a);
+  if (a.topology.empty()) return Complain("status: --topology of a cluster of nodes, or --dashboard of any running system");
   const auto cluster = Cluster::Of(a);
   if (!cluster.ok()) return Complain(cluster.error().message);
   json::array nodes;
@@ -127,10 +196,15 @@ int ChangeState(const Arguments& a, const std::string& verb) {
 void AddStatusCommand(CLI::App& app, int& exit_code) {
   auto a = std::make_shared<Arguments>();
   CLI::App* c = app.add_subcommand("status", "The state of a running cluster: nodes, instances, who mirrors what");
-  c->add_option("--topology", a->topology, "Topology file")->required()->check(CLI::ExistingFile);
+  c->add_option("--topology", a->topology, "Topology file: its nodes are asked")->check(CLI::ExistingFile);
   c->add_option("--set", a->set, "Override a topology value: path=value");
+  c->add_option("--dashboard", a->dashboard, "URL, HOST:PORT or port of a running system's dashboard: it is asked instead");
   c->add_flag("--json", a->json, "One JSON object on standard output");
-  c->footer("Example: foretoken status --topology configs/topologies/cluster.yaml\nExit code 1: some node does not answer.");
+  c->footer(
+      "Examples:\n"
+      "  foretoken status --topology configs/topologies/cluster.yaml\n"
+      "  foretoken status --dashboard 127.0.0.1:30080 --json\n"
+      "Exit code 1: some node, or the dashboard, does not answer.");
   c->callback([a, &exit_code] { exit_code = ShowStatus(*a); });
 }
 

@@ -97,7 +97,9 @@ void Exchange::Decide() {
   const Instant now = gateway_.Now();
   gateway_.RefreshCandidates(now);
   choice_ = gateway_.routing().Decide(meta_, now);
-  gateway_.counters().decision.Add(gateway_.Now() - now);
+  const Duration took = gateway_.Now() - now;
+  gateway_.counters().decision.Add(took);
+  if (RequestJournal* journal = gateway_.routing().journal()) journal->OnTook(took, now);
   if (!choice_.placed) return Reject(choice_.reason);
   stale_retried_ = false;
   engine_ = &gateway_.engine(choice_.instance);

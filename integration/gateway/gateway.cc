@@ -9,6 +9,7 @@
 #include "integration/gateway/engine_probe.h"
 #include "integration/gateway/exchange.h"
 #include "integration/gateway/gateway_metrics.h"
+#include "integration/observe/observation_builder.h"
 #include "runtime/base/prng.h"
 
 namespace foretoken {
@@ -50,6 +51,7 @@ Result<std::unique_ptr<Gateway>> Gateway::Make(boost::asio::io_context& io, cons
   options.slo = {config.slo_ttft, config.slo_tpot};
   options.seed = config.seed;
   options.shed_above = config.shed_above;
+  options.journal = config.board != nullptr;
   auto routing = Routing::Make(options);
   if (!routing.ok()) return routing.error();
   gateway->routing_ = std::move(routing).value();
@@ -58,6 +60,10 @@ Result<std::unique_ptr<Gateway>> Gateway::Make(boost::asio::io_context& io, cons
     boost::system::error_code code;
     gateway->tls_ = MakeTls(config, code);
     if (code) return Error{"TLS: " + code.message() + " (" + config.tls_cert + ", " + config.tls_key + ")"};
+  }
+  if (config.board != nullptr) {
+    const SystemFacts facts{"gateway", config.host, config.policy, "timeline", "inferred", options.slo, false};
+    gateway->observations_ = std::make_unique<ObservationBuilder>(ObservationBuilder::Options{facts});
   }
   for (const std::string& url : config.worker_urls) {
     auto added = gateway->AddEngine(url);
@@ -240,6 +246,7 @@ void Gateway::Sweep() {
     CheckProgress(*e, now);
   }
   ProbeDue(now);
+  if (observations_ != nullptr && now >= observe_at_) Observe();
 }
 
 // Out when some request there has heard nothing for as long as it should never have to wait, and nothing else came from it either.

@@ -45,6 +45,8 @@ class Swept : public boost::intrusive::list_base_hook<boost::intrusive::link_mod
   virtual void Abort() = 0;
 };
 
+class ObservationBuilder;
+
 class Gateway {
  public:
   static Result<std::unique_ptr<Gateway>> Make(boost::asio::io_context& io, const GatewayConfig& config);
@@ -122,6 +124,8 @@ class Gateway {
 
   void Sweep();
   std::string MetricsText();
+  // Several times a second at most, for those who watch; nothing where there is no board.
+  void Observe();
 
  private:
   Gateway(boost::asio::io_context& io, const GatewayConfig& config);
@@ -144,7 +148,9 @@ class Gateway {
   TokenEstimator tokens_;
   RetryBudget retry_budget_;
   GatewayCounters counters_;
-  std::vector<std::unique_ptr<Engine>> engines_;  // by InstanceId; removed ones stay
+  std::vector<std::unique_ptr<Engine>> engines_;      // by InstanceId; removed ones stay
+  std::unique_ptr<ObservationBuilder> observations_;  // null: nobody watches
+  Instant observe_at_;
   std::map<std::string, ModelId, std::less<>> models_;
   std::vector<std::string> model_names_;
   using Connections = boost::intrusive::list<Swept, boost::intrusive::constant_time_size<false>>;

@@ -3,12 +3,15 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "runtime/base/units.h"
 
 namespace foretoken {
+
+class ObservationBoard;
 
 struct GatewayConfig {
   std::vector<std::string> worker_urls;
@@ -45,6 +48,7 @@ struct GatewayConfig {
   std::vector<std::string> request_id_headers;  // besides x-request-id
   bool decision_headers = false;                // x-foretoken-instance and predictions in every answer
   std::string tls_cert, tls_key;                // PEM files; empty: plain HTTP
+  std::shared_ptr<ObservationBoard> board;      // for those who watch (integration/observe); null: nobody can
   bool log = true;                              // on stderr: engines that go and come; never a line per request
 };
 

@@ -24,7 +24,13 @@ Result<std::unique_ptr<Routing>> Routing::Make(Options options) {
   return routing;
 }
 
-Routing::Routing(Options options) : options_(std::move(options)) {}
+Routing::Routing(Options options) : options_(std::move(options)) {
+  if (!options_.journal) return;
+  RequestJournal::Options o;
+  o.slo = options_.slo;
+  o.timed_by_owner = true;
+  journal_.emplace(o);
+}
 Routing::~Routing() = default;
 
 SchedulerCore::Options Routing::SchedulerOptions() const {
@@ -76,6 +82,7 @@ Routing::Choice Routing::Decide(const RequestMeta& request, Instant now) {
   choice_.reason = OutcomeReason::kNoCandidate;
   if (scheduler_ == nullptr) return choice_;
   if (shadow_ != nullptr) shadow_->Decide(request, now);
+  if (journal_) journal_->OnSubmitted(request, request.arrival, now);
   scheduler_->OnSchedule(request, now, *this);
   if (shadow_ == nullptr || !choice_.placed) return choice_;
   const std::optional<Prediction> there = shadow_->Compare(choice_.instance);
@@ -100,6 +107,7 @@ void Routing::SendPredict(DecisionId decision, std::span<const InstanceId> targe
 }
 
 void Routing::SendEnqueue(const EnqueueOrder& order) {
+  if (journal_) journal_->OnChosen(order.reservation.request, scheduler_->last_candidates(), scheduler_->last_scores(), now_);
   // Nothing can have come between the prediction and this: the reply is always an acceptance, which ends the round.
   EnqueueReply reply = mirrors_[order.instance.value()]->OnEnqueue(order, now_);
   if (order.guarded) scheduler_->OnEnqueueReply(reply, now_, *this);
@@ -112,7 +120,8 @@ void Routing::Dispatch(InstanceId instance, const RequestMeta&) {
   choice_.instance = instance;
 }
 
-void Routing::Reject(RequestId, OutcomeReason reason) {
+void Routing::Reject(RequestId request, OutcomeReason reason) {
+  if (journal_) journal_->OnRejected(request, reason, now_);
   choice_.placed = false;
   choice_.reason = reason;
 }
@@ -120,6 +129,10 @@ void Routing::Reject(RequestId, OutcomeReason reason) {
 void Routing::Decided(const DecisionRecord& record) {
   choice_.score = record.score;
   if (record.predicted) choice_.prediction = mirrors_[record.instance.value()]->Believed(record.prediction);
+  if (!journal_) return;
+  DecisionRecord believed = record;
+  if (record.predicted) believed.prediction = *choice_.prediction;
+  journal_->OnDecided(believed);
 }
 
 void Routing::OnSent(const RequestMeta& request, InstanceId engine, bool streaming, Instant now) {
@@ -128,11 +141,13 @@ void Routing::OnSent(const RequestMeta& request, InstanceId engine, bool streami
 
 void Routing::OnOutput(RequestId request, InstanceId engine, int32_t chunks, bool first, Instant now) {
   if (first) scheduler_->OnFirstToken(request);
+  if (first && journal_) journal_->OnFirstToken(request, now);
   mirrors_[engine.value()]->OnOutput(request, chunks, now);
 }
 
 void Routing::OnFinished(RequestId request, InstanceId engine, TokenCount output, bool exact, Instant now) {
   scheduler_->OnFinished(request, output);
+  if (journal_) journal_->OnEnded(request, OutcomeKind::kFinished, output, now);
   EngineMirror& mirror = *mirrors_[engine.value()];
   mirror.OnFinished(request, output, exact, now);
   uint64_t& known = laws_known_[engine.value()];
@@ -143,6 +158,7 @@ void Routing::OnFinished(RequestId request, InstanceId engine, TokenCount output
 
 void Routing::OnCancelled(RequestId request, InstanceId, Instant now) {
   now_ = now;
+  if (journal_) journal_->OnEnded(request, OutcomeKind::kCancelled, TokenCount(), now);
   scheduler_->OnCancelled(request, *this);
 }
 

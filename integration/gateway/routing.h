@@ -17,6 +17,7 @@
 #include "runtime/base/units.h"
 #include "runtime/model/prediction.h"
 #include "runtime/model/request.h"
+#include "runtime/observe/request_journal.h"
 #include "runtime/sched/scheduler_core.h"
 #include "runtime/workload/length_estimator.h"
 
@@ -31,6 +32,7 @@ class Routing final : private SchedulerEffects {
     uint64_t seed = 1;
     double shed_above = 0;  // > 0: refuse when every engine's P(SLO violation) is above it
     int32_t shed_priority = 0;
+    bool journal = false;  // keep one, for those who watch
   };
   // Where a request goes, or why nowhere.
   struct Choice {
@@ -68,6 +70,8 @@ class Routing final : private SchedulerEffects {
 
   const SchedulerCounters& counters() const { return scheduler_->counters(); }
   int32_t outstanding(InstanceId engine) const { return scheduler_->ledger().load(engine).requests; }
+  // For those who watch; null: none is kept.
+  RequestJournal* journal() { return journal_ ? &*journal_ : nullptr; }
   const Shadow* shadow() const { return shadow_.get(); }
 
  private:
@@ -86,6 +90,7 @@ class Routing final : private SchedulerEffects {
   std::unique_ptr<LengthEstimator> lengths_;
   std::unique_ptr<SchedulerCore> scheduler_;  // made with the first engine
   std::vector<std::unique_ptr<EngineMirror>> mirrors_;
+  std::optional<RequestJournal> journal_;
   std::unique_ptr<Shadow> shadow_;    // may be null
   std::vector<uint64_t> laws_known_;  // per engine: how often its law had moved when the scheduler was told
   Instant now_;                       // of the call in progress

@@ -9,10 +9,13 @@
 #include <optional>
 #include <utility>
 
+#include "integration/observe/observation_json.h"
+
 namespace foretoken {
 namespace {
 
 constexpr std::chrono::seconds kPatience(2);  // with a role that does not answer
+constexpr size_t kObservedMost = 512;         // instances at 1 KB each, in an answer that must stay below a frame's 1 MiB
 
 namespace json = boost::json;
 
@@ -122,6 +125,15 @@ class ControlShell {
 
   void Status(const ControlCall& call) {
     auto into = std::make_shared<Gathering>(self_, o_.node, ControlAnswer{call.from, {call.request.id, true, ""}});
+    if (o_.board) {
+      o_.board->Touch();
+      if (const auto seen = o_.board->Latest()) {
+        json::object observed = JsonOf(*seen);
+        if (seen->instances.size() > kObservedMost)
+          observed.erase("instances");  // a frame has a limit; the dashboard shows all
+        into->out["observed"] = std::move(observed);
+      }
+    }
     self_->request(o_.node, kPatience, NodeQuery{})
         .then([this, into](const NodeStatus& s) { DescribeNode(s, into->out); },
               [into](const caf::error&) { into->out["incomplete"] = true; });

@@ -82,6 +82,7 @@ Result<std::unique_ptr<HttpFront>> HttpFront::Start(const HttpFrontOptions& opti
   if (!options.gateway) return front;
   auto config = ConfigOf(topology, front->instances_);
   if (!config.ok()) return config.error();
+  config->board = options.board;
   front->gateway_ = std::make_unique<GatewayServer>(*config);
   Status started = front->gateway_->Start();
   if (!started.ok() && options.any_port) {

@@ -15,14 +15,16 @@
 namespace foretoken {
 
 class EmulatedFleet;
+class ObservationBoard;
 class GatewayServer;
 
 struct HttpFrontOptions {
-  const Topology* topology = nullptr;  // for the call only
-  bool gateway = false;                // with the topology's settings, or the defaults where it has none
-  std::string host = "127.0.0.1";      // of the emulated engines
-  uint16_t first_port = 0;             // of the emulated engines; 0: the kernel chooses
-  bool any_port = false;               // of the gateway, when its own is taken
+  const Topology* topology = nullptr;       // for the call only
+  bool gateway = false;                     // with the topology's settings, or the defaults where it has none
+  std::string host = "127.0.0.1";           // of the emulated engines
+  uint16_t first_port = 0;                  // of the emulated engines; 0: the kernel chooses
+  bool any_port = false;                    // of the gateway, when its own is taken
+  std::shared_ptr<ObservationBoard> board;  // of the gateway; may be null
 };
 
 class HttpFront {

@@ -11,6 +11,9 @@
 #include "actors/cluster.h"
 #include "actors/host_clock.h"
 #include "actors/protocol.h"
+#include "integration/observe/observer.h"
+#include "integration/serve/endless_load.h"
+#include "integration/serve/fault_switch.h"
 #include "runtime/eval/engine_request.h"
 
 namespace foretoken {
@@ -39,8 +42,11 @@ class LiveRun {
     o.heartbeats = true;
     o.for_engine = [this, named](InstanceId k, const RequestMeta& r) {
       const bool eos = options_.run.instances[k.value()].engine.config.stop_at_eos;
-      return EngineRequestOf(options_.load->requests[r.id.value() - 1], eos, named);
+      if (!options_.endless) return EngineRequestOf(options_.load->requests[r.id.value() - 1], eos, named);
+      return EngineRequestOf({r, RoundOf(*options_.load, r.id).truth}, eos, named);
     };
+    o.journal = JournalOf(options_);
+    o.switchable_links = options_.watch && options_.watch->faults;
     auto recorder = StartRecorder(system_, clock_, options_);
     if (!recorder.ok()) return recorder.error();
     const caf::actor log = *recorder;
@@ -49,9 +55,8 @@ class LiveRun {
     if (!cluster.ok()) return cluster.error();
     cluster_ = std::move(cluster).value();
     const Clock::time_point start = Clock::now();
-    ClientActorOptions c{options_.load, log_, true, [this] { done_ = true; }};
-    const caf::actor client = SpawnClient(system_, clock_, std::move(c));
-    caf::anon_send(client, StartCall{cluster_.schedulers});
+    StartWatching();
+    const caf::actor client = StartLoad();
     WaitForTheEnd(start);
     caf::anon_send(client, StopSubmittingCall{});
     LiveResult result;
@@ -59,6 +64,7 @@ class LiveRun {
     result.wall_seconds = std::chrono::duration<double>(Clock::now() - start).count();
     caf::anon_send_exit(client, caf::exit_reason::user_shutdown);
     Collect(result);
+    StopWatching();
     cluster_.Stop();
     if (log) {
       result.recorded = StatusOf(system_, log);
@@ -77,12 +83,46 @@ class LiveRun {
   }
 
  private:
+  caf::actor StartLoad() {
+    const auto done = [this] { done_ = true; };
+    const caf::actor client = options_.endless ? SpawnEndlessLoad(system_, clock_, {options_.load, done})
+                                               : SpawnClient(system_, clock_, {options_.load, log_, true, done});
+    caf::anon_send(client, StartCall{cluster_.schedulers});
+    return client;
+  }
+  void StartWatching() {
+    if (!options_.watch) return;
+    const WatchOptions& w = *options_.watch;
+    ObserverOptions o;
+    o.facts = w.facts;
+    o.schedulers = cluster_.schedulers;
+    o.simulators = cluster_.simulators;
+    o.faults = w.faults;
+    o.board = w.board;
+    std::vector<std::string> names;
+    std::vector<caf::actor> links;
+    for (size_t k = 0; k < options_.run.instances.size(); ++k) {
+      names.push_back(options_.run.instances[k].name);
+      o.instances.push_back({names.back(), k < w.kinds.size() ? w.kinds[k] : ""});
+      if (2 * k < cluster_.links.size()) links.push_back(cluster_.links[2 * k]);
+    }
+    if (w.faults && links.size() == names.size()) w.faults->Attach(std::move(names), std::move(links), cluster_.instances);
+    observer_ = SpawnObserver(system_, clock_, std::move(o));
+  }
+  void StopWatching() {
+    if (!observer_) return;
+    if (options_.watch->faults) options_.watch->faults->Detach();
+    caf::anon_send_exit(observer_, caf::exit_reason::user_shutdown);
+    observer_ = {};
+  }
   void WaitForTheEnd(Clock::time_point start) const {
     const bool load = !options_.load->requests.empty();
     while (!(load && done_) && !(options_.stop_requested && options_.stop_requested())) {
       if (options_.new_policy)
-        if (const auto call = options_.new_policy())
+        if (const auto call = options_.new_policy()) {
           for (const caf::actor& s : cluster_.schedulers) caf::anon_send(s, *call);
+          if (observer_) caf::anon_send(observer_, *call);
+        }
       if (options_.lasts && Clock::now() - start >= std::chrono::nanoseconds(options_.lasts->nanos())) return;
       std::this_thread::sleep_for(std::chrono::milliseconds(load ? 10 : 100));
     }
@@ -122,6 +162,7 @@ class LiveRun {
   HostClock clock_;
   std::shared_ptr<ClientLog> log_;
   Cluster cluster_;
+  caf::actor observer_;  // null: nobody watches
   std::atomic<bool> done_{false};
 };
 
@@ -134,6 +175,13 @@ Result<caf::actor> StartRecorder(caf::actor_system& system, const HostClock& clo
   auto log = LogWriter::Create(options.record->path, options.record->bytes_max);
   if (!log.ok()) return log.error();
   return SpawnRecorder(system, std::move(log).value(), session);
+}
+
+std::optional<RequestJournal::Options> JournalOf(const LiveOptions& options) {
+  if (!options.watch) return std::nullopt;
+  RequestJournal::Options o;
+  o.slo = options.run.scheduler.slo;
+  return o;
 }
 
 RecorderStatus StatusOf(caf::actor_system& system, const caf::actor& recorder) {

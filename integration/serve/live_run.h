@@ -11,6 +11,8 @@
 
 #include "actors/host_clock.h"
 #include "actors/protocol.h"
+#include "integration/observe/observation.h"
+#include "integration/observe/observation_board.h"
 #include "integration/recorder/recorder.h"
 #include "runtime/base/result.h"
 #include "runtime/base/units.h"
@@ -25,13 +27,25 @@ struct RecordingOptions {
   SessionRecord session;
 };
 
+class FaultSwitch;
+
+// Who watches the run (integration/observe).
+struct WatchOptions {
+  std::shared_ptr<ObservationBoard> board;  // never null
+  SystemFacts facts;
+  std::vector<std::string> kinds;       // of the instances' engines
+  std::shared_ptr<FaultSwitch> faults;  // null: nothing can be broken while it runs
+};
+
 struct LiveOptions {
   RunOptions run;
   size_t shard_size = 1;              // SIMULATORs per actor
   std::shared_ptr<const Trace> load;  // never null; may be empty: serve until told to stop
+  bool endless = false;               // submit the load again and again, until told to stop; then no request's record is kept
   std::optional<Duration> lasts;      // at most
   Duration drain = Duration::Seconds(30);
   std::optional<RecordingOptions> record;
+  std::optional<WatchOptions> watch;
   // Asked as often as stop_requested: what the operator has set anew since, checked already. May be empty.
   std::function<std::optional<PolicyCall>()> new_policy;
   std::function<bool()> stop_requested;  // asked ten times a second, in the calling thread
@@ -47,6 +61,8 @@ struct LiveResult {
 
 // The RECORDER that the options ask for; null when they ask for none. Error: the file cannot be made.
 Result<caf::actor> StartRecorder(caf::actor_system& system, const HostClock& clock, const LiveOptions& options);
+// What a SCHEDULER keeps for those who watch; absent when nobody can.
+std::optional<RequestJournal::Options> JournalOf(const LiveOptions& options);
 RecorderStatus StatusOf(caf::actor_system& system, const caf::actor& recorder);
 
 // Blocks. Error: what in the options cannot be run.

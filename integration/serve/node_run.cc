@@ -14,9 +14,11 @@
 #include "actors/instance.h"
 #include "actors/protocol.h"
 #include "actors/scheduler.h"
+#include "integration/observe/observer.h"
 #include "integration/recorder/replay_log.h"
 #include "integration/serve/config_version.h"
 #include "integration/serve/control.h"
+#include "integration/serve/endless_load.h"
 #include "runtime/base/prng.h"
 #include "runtime/eval/engine_request.h"
 #include "runtime/workload/azure_profiles.h"
@@ -62,8 +64,9 @@ class NodeRun {
     const bool load = !options_.live.load->requests.empty();
     if (load) {
       WaitUntilReady();
-      ClientActorOptions c{options_.live.load, log_, true, [this] { done_ = true; }};
-      client_ = SpawnClient(system_, clock_, std::move(c));
+      const auto done = [this] { done_ = true; };
+      client_ = options_.live.endless ? SpawnEndlessLoad(system_, clock_, {options_.live.load, done})
+                                      : SpawnClient(system_, clock_, {options_.live.load, log_, true, done});
       caf::anon_send(client_, StartCall{schedulers_.empty() ? std::vector<caf::actor>{node_} : schedulers_});
     }
     WaitForTheEnd(start);
@@ -99,11 +102,28 @@ class NodeRun {
     }
     for (const InstanceId k : spec_->instances)
       caf::anon_send(instances_[k.value()], ConnectCall{node_, run_.level < SyncLevel::kFull ? node_ : caf::actor()});
-    ControlOptions c{node_, schedulers_, instances_, topology_.InstanceNames(), {}};
+    ControlOptions c{node_, schedulers_, instances_, topology_.InstanceNames(), {}, {}};
     for (const NodeSpec& n : topology_.nodes) c.node_names.push_back(n.name);
+    if (options_.live.watch) c.board = options_.live.watch->board;
     control_ = SpawnControl(system_, std::move(c));
+    StartWatching();
     caf::anon_send(node_, AttachCall{schedulers_, control_});
     return Status();
+  }
+
+  void StartWatching() {
+    if (!options_.live.watch) return;
+    const WatchOptions& w = *options_.live.watch;
+    ObserverOptions o;
+    o.facts = w.facts;
+    for (size_t k = 0; k < run_.instances.size(); ++k)
+      o.instances.push_back({run_.instances[k].name, k < w.kinds.size() ? w.kinds[k] : ""});
+    o.schedulers = schedulers_;
+    o.simulators = {node_};
+    o.node = node_;
+    for (const NodeSpec& n : topology_.nodes) o.node_names.push_back(n.name);
+    o.board = w.board;
+    observer_ = SpawnObserver(system_, clock_, std::move(o));
   }
 
   Status AddInstances() {
@@ -171,6 +191,8 @@ class NodeRun {
       o.core.sole = SoleScheduler(topology_);
       o.core.seed = SchedulerSeed(run_.scheduler.seed, self_.value(), static_cast<uint32_t>(k));
       if (recorder_) o.record = RecordTo(recorder_, static_cast<uint32_t>(k));
+      o.journal = JournalOf(options_.live);
+      if (o.journal) o.journal->scheduler = static_cast<uint32_t>(k);
       auto lengths = run_.make_lengths(run_.scheduler.seed);
       if (!lengths.ok()) return lengths.error();
       for (const RunOptions::Instance& i : run_.instances) o.infos.push_back({i.profile.step_time, i.facts});
@@ -208,8 +230,10 @@ class NodeRun {
     const bool load = !options_.live.load->requests.empty();
     while (!(load && done_) && !StopRequested()) {
       if (options_.live.new_policy)
-        if (const auto call = options_.live.new_policy())
+        if (const auto call = options_.live.new_policy()) {
           for (const caf::actor& s : schedulers_) caf::anon_send(s, *call);
+          if (observer_) caf::anon_send(observer_, *call);
+        }
       if (options_.live.lasts && Clock::now() - start >= std::chrono::nanoseconds(options_.live.lasts->nanos())) return;
       std::this_thread::sleep_for(std::chrono::milliseconds(load ? 10 : 50));
     }
@@ -252,10 +276,10 @@ class NodeRun {
   void Stop() {
     std::vector<caf::actor> all = schedulers_;
     all.insert(all.end(), instances_.begin(), instances_.end());
-    all.insert(all.end(), {client_, control_, node_, recorder_});
+    all.insert(all.end(), {client_, observer_, control_, node_, recorder_});
     for (const caf::actor& a : all)
       if (a) caf::anon_send_exit(a, caf::exit_reason::user_shutdown);
-    for (caf::actor* a : {&client_, &control_, &node_, &recorder_}) *a = {};
+    for (caf::actor* a : {&client_, &observer_, &control_, &node_, &recorder_}) *a = {};
     schedulers_.clear();
     instances_.clear();
     all.clear();
@@ -273,7 +297,7 @@ class NodeRun {
   NodeId self_;
   std::vector<caf::actor> instances_;  // by InstanceId; null: elsewhere
   std::vector<caf::actor> schedulers_;
-  caf::actor node_, control_, client_, recorder_;
+  caf::actor node_, control_, client_, recorder_, observer_;
   std::atomic<bool> done_{false};
 };
 

@@ -58,6 +58,7 @@ caf::behavior Node(caf::stateful_actor<NodeState, caf::io::broker>* self, const 
       [router](const AttachCall& call) { router->On(call); },
       [router](const MemberCall& call) { router->On(call); },
       [router](NodeQuery) { return router->Query(); },
+      [router](WatchQuery) { return router->Watched(); },
   };
 }
 

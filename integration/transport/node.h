@@ -74,7 +74,7 @@ struct MemberCall {
 };
 // The SCHEDULERs here take nothing new from other nodes' clients; those are told.
 struct DrainCall {};
-// Answered by a NodeStatus, whatever is going on.
+// Answered by a NodeStatus, whatever is going on. A WatchQuery is answered by a MirrorsReport of the SIMULATORs owned here.
 struct NodeQuery {};
 
 struct NodeCounters {

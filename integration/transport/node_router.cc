@@ -558,6 +558,14 @@ std::string StateName(InstanceState state) {
   return "unknown";
 }
 
+MirrorsReport NodeRouter::Watched() {
+  MirrorsReport report;
+  const Instant now = clock_.Now();
+  for (uint32_t i = 0; i < options_.places.size(); ++i)
+    if (SimulatorCore* core = simulators_.Find(InstanceId(i))) report.mirrors.push_back(ViewOf(*core, now));
+  return report;
+}
+
 NodeStatus NodeRouter::Query() {
   NodeStatus s;
   s.name = NameOfNode(self_id());

@@ -39,6 +39,7 @@ class NodeRouter final : private NodeLinks::Events, private SimulatorEffects {
   void On(const MemberCall& call);
   void On(const Tick& tick);
   NodeStatus Query();
+  MirrorsReport Watched();
 
   NodeLinks& links() { return links_; }
 

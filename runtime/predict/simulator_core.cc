@@ -114,6 +114,8 @@ void SimulatorCore::Apply(StreamMessage& message) {
   } else if (const Snapshot* s = std::get_if<Snapshot>(&message.body)) {
     ApplySnapshot(*s);
   } else if (const Aggregate* g = std::get_if<Aggregate>(&message.body)) {
+    free_blocks_ = g->free_blocks;
+    total_blocks_ = g->total_blocks;
     predictor_->OnAggregate({g->at, g->waiting, g->running, g->free_blocks, g->total_blocks}, nullptr);
     last_progress_ = now_;
     Progress(g->at);
@@ -131,6 +133,8 @@ void SimulatorCore::ApplyStep(const BatchTrace& trace) {
   }
   longest_step_ = std::max(trace.duration, Duration::Nanos(longest_step_.nanos() - longest_step_.nanos() / 16));
   last_progress_ = now_;
+  free_blocks_ = trace.free_blocks;
+  total_blocks_ = trace.total_blocks;
   prefill_due_ = std::max<int64_t>(0, prefill_due_ - trace.prefill_tokens);
   if (trace.prefill_tokens == 0 && trace.waiting == 0) prefill_due_ = 0;  // the rest was cached
   if (options_.level == SyncLevel::kFull) {
@@ -153,6 +157,8 @@ void SimulatorCore::ApplyStep(const BatchTrace& trace) {
 }
 
 void SimulatorCore::ApplySnapshot(const Snapshot& snapshot) {
+  free_blocks_ = snapshot.free_blocks;
+  total_blocks_ = snapshot.total_blocks;
   for (const auto* list : {&snapshot.running, &snapshot.waiting})
     for (const Snapshot::Request& r : *list)
       if (!Confirm(r.request) && options_.late_orders) early_.Put(r.request);
@@ -210,6 +216,8 @@ void SimulatorCore::EpochChanged() {
   empty.free_blocks = empty.total_blocks = options_.profile.limits.num_gpu_blocks - 1;
   if (options_.level == SyncLevel::kFull) ForgetEnded(empty);
   predictor_->OnSnapshot(empty, now_, pending);
+  free_blocks_ = empty.free_blocks;
+  total_blocks_ = empty.total_blocks;
   held_ = 0;
   prefill_due_ = 0;
   aborted_.clear();
@@ -233,16 +241,22 @@ Prediction SimulatorCore::Predict(const PredictQuery& query, Instant now) {
   p.versions = versions_;
   const Liveness liveness = LivenessAt(now);
   p.as_of = options_.level == SyncLevel::kNone ? now : as_of_;
-  // Idle and heard of: nothing can have changed unseen. Without heartbeats a healthy link is assumed.
-  const bool quiet = predictor_->running() == 0 && predictor_->waiting() == 0;
-  p.age = quiet && liveness == Liveness::kFresh ? Duration() : std::max(Duration(), now - p.as_of);
+  p.age = Age(now, liveness);
   if (p.age > Duration()) p.age_uncertainty = as_of_error_;
   p.stale = liveness != Liveness::kFresh;
   p.usable = liveness <= Liveness::kStale;
   ++counters_.predictions;
   ++counters_.answered[static_cast<size_t>(p.predictor)];
+  answered_last_ = p.predictor;
   counters_.stale_predictions += p.stale;
   return p;
+}
+
+// Idle and heard of: nothing can have changed unseen. Without heartbeats a healthy link is assumed.
+Duration SimulatorCore::Age(Instant now, Liveness liveness) const {
+  const bool quiet = predictor_->running() == 0 && predictor_->waiting() == 0;
+  if (options_.level == SyncLevel::kNone || (quiet && liveness == Liveness::kFresh)) return Duration();
+  return std::max(Duration(), now - as_of_);
 }
 
 EnqueueReply SimulatorCore::OnEnqueue(const EnqueueOrder& order, Instant now) {

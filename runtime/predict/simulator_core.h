@@ -6,6 +6,7 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "runtime/base/id_map.h"
@@ -128,6 +129,12 @@ class SimulatorCore {
   const DriftCounters& drift() const { return drift_; }
   size_t unconfirmed() const { return unconfirmed_.size(); }
   size_t assigned() const { return length_class_.size(); }  // requests assigned here and not known to have ended
+  // How old the state is: 0 while the instance is idle and heard of, since nothing can have changed unseen.
+  Duration AgeAt(Instant now) const { return Age(now, LivenessAt(now)); }
+  Instant last_heard() const { return last_heard_; }    // Instant(): never
+  int64_t free_blocks() const { return free_blocks_; }  // of the KV cache, as the engine said last
+  int64_t total_blocks() const { return total_blocks_; }
+  std::optional<PredictorKind> answered_last() const { return answered_last_; }  // who gave the latest prediction
 
  private:
   using Stream = Sequencer<StreamMessage>;
@@ -158,6 +165,7 @@ class SimulatorCore {
   void KnownUpTo(Instant at);
   void HearClock(const StreamMessage& message, SimulatorEffects& effects);
   Duration ClockError(Instant at) const;
+  Duration Age(Instant now, Liveness liveness) const;
   void NoteGone(RequestId request);
 
   Options options_;
@@ -177,6 +185,8 @@ class SimulatorCore {
   Duration longest_step_;    // recent: a long step is no hang
   int32_t held_ = 0;         // requests that the last heartbeat saw in the engine
   int64_t prefill_due_ = 0;  // prompt tokens taken in and not yet computed, cached ones included
+  int64_t free_blocks_ = 0, total_blocks_ = 0;
+  std::optional<PredictorKind> answered_last_;
   std::vector<AbortedLately> aborted_;
   // With late_orders: arrived here before their order came; ended here or taken back.
   RecentIds early_, gone_;

@@ -18,7 +18,7 @@ _LAYERS = {
 # Inside runtime/, a folder may use those of a lower rank, and itself.
 _RUNTIME_RANK = {
     "base": 0, "model": 1, "perf": 2, "workload": 2, "metrics": 2, "fault": 2, "engine": 3, "sync": 4, "predict": 5,
-    "sched": 6, "cluster": 6, "eval": 7,
+    "sched": 6, "cluster": 6, "observe": 7, "eval": 7,
 }
 # System libraries: which layers may use each; by target in third_party/sys and by the first part of an <include>.
 _EDGE = {"integration", "tests"}

@@ -1,0 +1,54 @@
+// ObservationFeed: one system's observations as text, made once for all who read them, and the course of its figures over the last minutes,
+// so that a page that is opened now shows more than a moment. Owned by the dashboard's thread.
+#pragma once
+
+#include <boost/json/object.hpp>
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "integration/observe/fault_control.h"
+#include "integration/observe/observation_board.h"
+
+namespace foretoken {
+
+// One system that a dashboard shows.
+struct DashboardSource {
+  std::string name;                         // in addresses: "cluster"
+  std::string title;                        // for people: "Emulated cluster"
+  std::shared_ptr<ObservationBoard> board;  // never null
+  std::shared_ptr<FaultControl> faults;     // null: nothing can be broken
+};
+
+class ObservationFeed {
+ public:
+  explicit ObservationFeed(DashboardSource source) : source_(std::move(source)) {}
+
+  const DashboardSource& source() const { return source_; }
+  // Looks at the board. True: there is a new observation, and text() is of it; `watch` is what it says of those who watch.
+  bool Refresh(const boost::json::object& watch);
+  std::shared_ptr<const Observation> latest() const { return latest_; }
+  // The JSON text, and the same as a frame of server-sent events; null before the first.
+  std::shared_ptr<const std::string> text() const { return text_; }
+  std::shared_ptr<const std::string> frame() const { return frame_; }
+  // The frame that a page begins with: the course so far, and the latest observation.
+  std::string Opening() const;
+  // Of the decision with this number ("0-17"), with every candidate; empty: not known any more.
+  std::string Decision(std::string_view number) const;
+
+ private:
+  static constexpr size_t kPointsMost = 300;  // one a second
+
+  void AddPoint(const Observation& o);
+
+  DashboardSource source_;
+  std::shared_ptr<const Observation> latest_;
+  std::shared_ptr<const std::string> text_, frame_;
+  std::deque<std::string> points_;  // JSON arrays: see Opening
+  int64_t last_point_ms_ = 0;
+};
+
+}  // namespace foretoken

@@ -1,0 +1,27 @@
+// What a gateway shows to those who watch: taken on its own thread, between two events, in one go.
+#include <chrono>
+
+#include "integration/gateway/gateway.h"
+#include "integration/observe/observation_board.h"
+#include "integration/observe/observation_builder.h"
+
+namespace foretoken {
+
+void Gateway::Observe() {
+  const Instant now = Now();
+  ObservationBuilder& b = *observations_;
+  while (b.instances() < engines_.size()) b.AddInstance(engines_[b.instances()]->url.name(), "");
+  b.Begin();
+  b.Add(routing_->journal()->View(now));
+  if (!engines_.empty()) b.Add(routing_->counters(), 0, queue_.size());
+  for (const auto& e : engines_) {
+    b.Add(ViewOf(routing_->mirror(e->id).simulator(), now));
+    b.AddOutstanding(e->id, routing_->outstanding(e->id));
+    b.SetPlace(e->id, e->removed ? InstanceState::kDead : InstanceState::kServing, e->health.serving(), "", 0);
+  }
+  const auto wall = std::chrono::system_clock::now().time_since_epoch();
+  config_.board->Put(b.End(now, std::chrono::duration_cast<std::chrono::milliseconds>(wall).count()));
+  observe_at_ = now + Duration::Millis(config_.board->Interval(engines_.size()).count());
+}
+
+}  // namespace foretoken

@@ -1,0 +1,73 @@
+// ObservationBuilder: makes Observations of what the roles of one host report. It remembers what it needs of the ones before: counters, of
+// which it makes the timeline of sync events and rates. Owned by one thread; no clock, no messages.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "integration/observe/observation.h"
+
+namespace foretoken {
+
+class ObservationBuilder {
+ public:
+  struct Options {
+    SystemFacts facts;
+    size_t decisions = 32;  // in an observation
+    size_t events = 200;    // remembered
+    Duration drift_over = Duration::Seconds(5);
+  };
+
+  explicit ObservationBuilder(Options options) : options_(std::move(options)) {}
+
+  // Instances in order of their ids; any time before End. An instance is never taken away, its state says that it is gone.
+  void AddInstance(std::string name, std::string kind);
+  size_t instances() const { return instances_.size(); }
+  void SetPolicy(std::string policy) { options_.facts.policy = std::move(policy); }
+
+  // ---- Of the observation being made, in any order.
+  void Begin();
+  void Add(const JournalView& view);
+  void Add(const SchedulerCounters& counters, uint64_t open_rounds, uint64_t queued);
+  void AddOutstanding(InstanceId instance, int32_t requests) { instances_[instance.value()].seen.outstanding += requests; }
+  void Add(MirrorView mirror);
+  // What membership says; else an instance is serving and reachable.
+  void SetPlace(InstanceId instance, InstanceState state, bool reachable, std::string owner, uint64_t term);
+  void SetFaults(InstanceId instance, Duration delay, double reorder, double drop, bool down);
+  void Missing() { ++now_.incomplete; }
+  // `unix_ms`: the wall clock, for people.
+  std::shared_ptr<const Observation> End(Instant now, int64_t unix_ms);
+
+ private:
+  struct Known {
+    InstanceSeen seen;
+    std::optional<MirrorView> before;
+    InstanceState state_before = InstanceState::kServing;
+    std::deque<std::pair<Instant, DriftCounters>> drift;  // oldest first; spans drift_over
+  };
+
+  void Note(InstanceId instance, SyncEventKind kind, uint64_t count, std::string detail = {});
+  void Compare(Known& known);
+  void Drift(Known& known);
+
+  Options options_;
+  std::vector<Known> instances_;
+  std::deque<SyncEvent> events_;  // latest first
+  uint64_t next_event_ = 1;
+  uint64_t number_ = 0;
+  std::optional<Instant> first_;
+  Observation now_;
+  Duration window_;
+  std::unique_ptr<WindowSketches> sketches_;
+};
+
+std::string_view InstanceStateName(InstanceState state);
+
+}  // namespace foretoken

@@ -1,0 +1,125 @@
+// RequestJournal: what a SCHEDULER saw lately, for whoever watches it: totals, figures of the last seconds, and the latest decisions with
+// their candidates and outcomes. One per SCHEDULER, on its thread; a View is a value that any thread may read.
+//
+// It costs a decision some 0.2 us: totals and one sketch are fed by every decision, while the candidates of at most
+// `details_per_second` decisions are kept - nobody reads more - and the ring of those is bounded. Nothing of a prompt is kept.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "runtime/base/id_map.h"
+#include "runtime/base/ids.h"
+#include "runtime/base/units.h"
+#include "runtime/metrics/quantile_sketch.h"
+#include "runtime/model/request.h"
+#include "runtime/observe/decision_seen.h"
+#include "runtime/observe/sliding_sketch.h"
+#include "runtime/sched/policy.h"
+#include "runtime/sched/scheduler_core.h"
+
+namespace foretoken {
+
+// Since the start. arrived = finished + failed + rejected + cancelled + open.
+struct RequestTotals {
+  uint64_t arrived = 0;
+  uint64_t decided = 0;  // assignments; those of retries included
+  uint64_t finished = 0;
+  uint64_t failed = 0;    // no retry was left
+  uint64_t rejected = 0;  // no candidate, or one that refuses it for good; shed ones are counted apart
+  uint64_t shed = 0;
+  uint64_t cancelled = 0;
+  uint64_t retried = 0;  // assigned anew after a failure
+  uint64_t open = 0;     // now
+  uint64_t output_tokens = 0;
+  bool operator==(const RequestTotals&) const = default;
+};
+
+// Sketches of the window, so that those of several SCHEDULERs can be merged. Seconds, but for the errors: predicted / actual - 1.
+struct WindowSketches {
+  QuantileSketch ttft, e2e, tpot, decision;      // decision: submission to decision
+  QuantileSketch ttft_error, e2e_error;          // absolute
+  double ttft_error_sum = 0, e2e_error_sum = 0;  // signed
+  uint64_t ttft_judged = 0, e2e_judged = 0;
+  uint64_t ttft_below_p90 = 0, e2e_below_p90 = 0;  // of the judged: actual values at or below the predicted p90
+  uint64_t arrived = 0, decided = 0, finished = 0, output_tokens = 0;
+  uint64_t with_slo = 0, met_slo = 0;  // ended, by any outcome but a client's leaving; of these, in time
+  WindowSketches();
+  void Merge(const WindowSketches& other);
+};
+
+struct JournalView {
+  RequestTotals totals;
+  Duration window;                      // that the sketches cover
+  WindowSketches latest;                // of the window
+  std::vector<DecisionSeen> decisions;  // latest first
+};
+
+class RequestJournal {
+ public:
+  struct Options {
+    uint32_t scheduler = 0;
+    Slo slo;                         // of requests without one of their own
+    size_t decisions = 48;           // kept
+    double details_per_second = 40;  // at most; a burst of a second's worth
+    size_t window_seconds = 10;
+    bool timed_by_owner = false;  // OnTook tells how long a decision took: its owner's clock stands still within one
+  };
+
+  explicit RequestJournal(const Options& options);
+
+  void OnSubmitted(const RequestMeta& request, Instant submitted, Instant now);
+  // The candidates of a choice, before it is decided; of a re-picked one twice. `scores` is as long as `candidates`.
+  void OnChosen(RequestId request, std::span<const Candidate> candidates, std::span<const double> scores, Instant now);
+  void OnDecided(const DecisionRecord& record);
+  void OnTook(Duration decision, Instant now) { decision_.Add(decision.seconds(), now); }
+  void OnRejected(RequestId request, OutcomeReason reason, Instant now);
+  void OnFirstToken(RequestId request, Instant at);
+  // Finished or cancelled; a failure is followed by another decision or a rejection.
+  void OnEnded(RequestId request, OutcomeKind outcome, TokenCount output, Instant at);
+
+  const RequestTotals& totals() const { return totals_; }
+  JournalView View(Instant now) const;
+
+ private:
+  static constexpr uint32_t kNotKept = UINT32_MAX;
+  struct Open {
+    Instant submitted;
+    Instant first_token = Instant::Max();
+    Duration ttft, ttft_p90, e2e, e2e_p90;  // predicted at its latest decision
+    Instant decided = Instant::Max();       // Max: not yet
+    Slo slo;
+    int32_t prompt_tokens = 0;
+    bool predicted = false;
+    uint32_t slot = kNotKept;  // in ring_, while ring_[slot].request is still this one
+  };
+  // Counts of one second.
+  struct Second {
+    int64_t turn = -1;
+    uint64_t arrived = 0, decided = 0, finished = 0, output_tokens = 0, with_slo = 0, met_slo = 0;
+    uint64_t ttft_judged = 0, e2e_judged = 0, ttft_below_p90 = 0, e2e_below_p90 = 0;
+    double ttft_error_sum = 0, e2e_error_sum = 0;
+  };
+
+  Second& SecondOf(Instant now);
+  bool MayKeep(Instant now);
+  DecisionSeen* Kept(const Open& open, RequestId request);
+  void Judge(const Open& open, Instant ended, TokenCount output);
+  void Close(RequestId request, OutcomeKind outcome, TokenCount output, Instant at);
+
+  Options options_;
+  RequestTotals totals_;
+  IdMap<Open> open_;
+  IdMap<std::shared_ptr<const std::vector<CandidateSeen>>> chosen_;  // to be decided
+  std::vector<DecisionSeen> ring_;
+  size_t next_ = 0;
+  double allowance_;  // decisions whose candidates may be kept now
+  Instant allowed_at_;
+  SlidingSketch ttft_, e2e_, tpot_, decision_, ttft_error_, e2e_error_;
+  std::vector<Second> seconds_;
+};
+
+}  // namespace foretoken
