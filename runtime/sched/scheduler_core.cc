@@ -126,10 +126,11 @@ void SchedulerCore::Begin(const RequestMeta& request, Instant now, int32_t attem
 // so that of many idle instances not always the same are asked.
 void SchedulerCore::KeepBest(const RequestMeta& request, TokenCount expected_output) {
   candidates_.clear();
+  const std::vector<int32_t>& cached = prefixes_.ExpectedCached(request);
   for (const InstanceId t : targets_) {
     const InstanceInfo& info = instances_[t.value()];
-    candidates_.push_back(
-        {t, ledger_.load(t), nullptr, info.step_time.law ? &info.step_time : nullptr, info.facts.kv_tokens, 0});
+    candidates_.push_back({t, ledger_.load(t), nullptr, info.step_time.law ? &info.step_time : nullptr, info.facts.kv_tokens,
+                           cached.empty() ? 0 : cached[t.value()]});
   }
   scores_.assign(candidates_.size(), kExcluded);
   prefilter_->Score({&request, expected_output, request.slo.value_or(options_.slo)}, candidates_, prng_, scores_);
@@ -322,7 +323,7 @@ void SchedulerCore::Commit(Round& round, Instant now, SchedulerEffects& effects)
                                   static_cast<int32_t>(round.query.expected_output.value()),
                                   static_cast<int32_t>(request.prompt_tokens.value() - round.cached), request.length_class});
   FT_CHECK(fresh);  // a request is assigned once at a time
-  if (policy_->needs() == PolicyNeeds::kLoads) prefixes_.Enter(target.instance, request, round.query.expected_output);
+  if (policy_->needs() == PolicyNeeds::kLoads || prefilter_ != nullptr) prefixes_.Enter(target.instance, request, round.query.expected_output);
   Close(round);
   effects.Decided(record);
   effects.Dispatch(record.instance, request);

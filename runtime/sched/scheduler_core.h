@@ -214,7 +214,7 @@ class SchedulerCore {
   std::unique_ptr<Policy> prefilter_;  // null: every candidate is asked
   Prng prng_;
   AssignmentLedger ledger_;
-  PrefixDirectory prefixes_;  // of policies that read loads and no predictions
+  PrefixDirectory prefixes_;  // of policies that read loads and no predictions, and of the prefilter
   std::vector<Instant> down_until_;
   uint64_t reservations_ = 0;            // made and taken back by this SCHEDULER
   std::vector<uint64_t> reserved_last_;  // by instance: value of reservations_ when it was changed there
