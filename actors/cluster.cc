@@ -16,6 +16,17 @@
 namespace foretoken {
 namespace {
 
+// Between INSTANCE and SIMULATOR of the k-th instance, one way.
+Result<Link> StreamLink(const RunOptions& run, const FaultPlan& plan, uint32_t k, bool to_simulator) {
+  const LinkEnd instance{LinkRole::kInstance, run.instances[k].name}, simulator{LinkRole::kSimulator, run.instances[k].name};
+  const LinkEnd& from = to_simulator ? instance : simulator;
+  const LinkEnd& at = to_simulator ? simulator : instance;
+  const LinkFaults* faults = plan.FaultsOf(from, at);
+  auto link = Link::Make(faults != nullptr ? *faults : LinkFaults{}, LinkSeed(run.scheduler.seed, from, at));
+  if (!link.ok()) return Error{run.instances[k].name + ": " + link.error().message};
+  return link;
+}
+
 class ClusterBuilder {
  public:
   ClusterBuilder(caf::actor_system& system, const HostClock& clock, const RunOptions& run, const ClusterOptions& options)
@@ -57,13 +68,8 @@ class ClusterBuilder {
   }
 
   Result<caf::actor> AddLink(uint32_t k, bool to_simulator, const caf::actor& to) {
-    const LinkEnd instance{LinkRole::kInstance, run_.instances[k].name},
-        simulator{LinkRole::kSimulator, run_.instances[k].name};
-    const LinkEnd& from = to_simulator ? instance : simulator;
-    const LinkEnd& at = to_simulator ? simulator : instance;
-    const LinkFaults* faults = run_.faults.FaultsOf(from, at);
-    auto link = Link::Make(faults != nullptr ? *faults : LinkFaults{}, LinkSeed(run_.scheduler.seed, from, at));
-    if (!link.ok()) return Error{run_.instances[k].name + ": " + link.error().message};
+    auto link = StreamLink(run_, run_.faults, k, to_simulator);
+    if (!link.ok()) return link.error();
     return SpawnLink(system_, clock_, {std::move(link).value(), to, k});
   }
 
@@ -71,9 +77,11 @@ class ClusterBuilder {
     if (!mirrors_) return Status();
     const uint32_t n = static_cast<uint32_t>(run_.instances.size());
     const uint32_t shard = static_cast<uint32_t>(std::max<size_t>(1, options_.shard_size));
+    cluster_.shard_size = shard;
     resync_to_.resize(n);
     for (uint32_t first = 0; first < n; first += shard) {
       SimulatorActorOptions o;
+      o.record = options_.simulator_record;
       const uint32_t count = std::min(shard, n - first);
       for (uint32_t k = first; k < first + count; ++k) {
         auto core = MakeSimulatorCore(run_, k, heartbeats());
@@ -210,6 +218,52 @@ Result<std::unique_ptr<SimulatorCore>> MakeSimulatorCore(const RunOptions& run, 
                            run.faults.ClockOf(run.instances[k].name) != ClockSkew{},
                            HasControlLinks(run.faults)};
   return std::make_unique<SimulatorCore>(std::move(o), std::move(predictor).value(), std::move(lengths).value());
+}
+
+namespace {
+
+Status MayReplaceFaults(const RunOptions& run, const FaultPlan& plan, const Cluster& cluster) {
+  const Status checked = CheckFaultPlan(plan);
+  if (!checked.ok()) return checked;
+  if (HasControlLinks(plan) || HasControlLinks(run.faults))
+    return Error{"faults " + plan.name + ": links between schedulers and simulators take a restart"};
+  for (const RunOptions::Instance& i : run.instances)
+    if (plan.ClockOf(i.name) != run.faults.ClockOf(i.name))
+      return Error{"faults " + plan.name + ": another clock of " + i.name + " takes a restart"};
+  if (cluster.simulators.empty() && !plan.links.empty())
+    return Error{"faults " + plan.name + ": this policy follows no sync streams, so there are no links to disturb"};
+  return Status();
+}
+
+}  // namespace
+
+Status ReplaceFaults(caf::actor_system& system, const HostClock& clock, const RunOptions& run, const FaultPlan& plan,
+                     Cluster& cluster) {
+  const Status may = MayReplaceFaults(run, plan, cluster);
+  if (!may.ok()) return may;
+  std::vector<Link> links;  // as Cluster::links
+  for (uint32_t k = 0; k < cluster.instances.size() && !cluster.simulators.empty(); ++k)
+    for (const bool to_simulator : {true, false}) {
+      auto link = StreamLink(run, plan, k, to_simulator);
+      if (!link.ok()) return link.error();
+      links.push_back(std::move(link).value());
+    }
+  if (!cluster.links.empty()) {
+    for (size_t i = 0; i < links.size(); ++i)
+      caf::anon_send(cluster.links[i], FaultCall{std::make_shared<const Link>(links[i])});
+    return Status();
+  }
+  if (plan.links.empty()) return Status();
+  for (uint32_t k = 0; k < cluster.instances.size(); ++k) {
+    const caf::actor& host = cluster.simulators[k / cluster.shard_size];
+    cluster.links.push_back(SpawnLink(system, clock, {links[2 * k], host, k}));
+    cluster.links.push_back(SpawnLink(system, clock, {links[2 * k + 1], cluster.instances[k], k}));
+    for (size_t i = 2 * k; i < 2 * k + 2; ++i)  // the plan's time begins now, not with the run
+      caf::anon_send(cluster.links[i], FaultCall{std::make_shared<const Link>(links[i])});
+    caf::anon_send(cluster.instances[k], ConnectCall{cluster.links[2 * k], host});
+    caf::anon_send(host, ResyncRouteCall{InstanceId(k), cluster.links[2 * k + 1]});
+  }
+  return Status();
 }
 
 Result<Cluster> SpawnCluster(caf::actor_system& system, const HostClock& clock, const RunOptions& run,

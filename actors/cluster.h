@@ -28,7 +28,8 @@ struct ClusterOptions {
   std::function<EngineRequest(InstanceId, const RequestMeta&)> for_engine;
   std::function<void(const DecisionRecord&)> on_decision;  // called in SCHEDULER actors; may be empty
   std::function<std::function<void(LogRecord)>(uint32_t scheduler)>
-      recorder;  // SchedulerActorOptions::record of each; may be empty
+      recorder;                                     // SchedulerActorOptions::record of each; may be empty
+  std::function<void(LogRecord)> simulator_record;  // SimulatorActorOptions::record; may be empty
   // For tests that check invariants on one thread: each core, once, before its actor owns it; valid as long as the actor. May be empty.
   std::function<void(const InstanceCore&)> on_instance;
   std::function<void(const SimulatorCore&)> on_simulator;
@@ -39,6 +40,7 @@ struct Cluster {
   std::vector<caf::actor> simulators;     // hosts; empty when nothing reads predictions or streams
   std::vector<caf::actor> instances;      // by InstanceId
   std::vector<caf::actor> links;          // instance -> simulator at 2k, simulator -> instance at 2k + 1; empty without
+  size_t shard_size = 1;                  // SIMULATORs per host
   std::vector<caf::actor> control_links;  // SCHEDULER -> SIMULATOR host and back, where the plan has faults for them
 
   // Ends every actor. Live: await their end with the actor system's destructor or await_all_actors_done().
@@ -50,6 +52,11 @@ Result<std::unique_ptr<InstanceCore>> MakeInstanceCore(const RunOptions& run, ui
 Result<std::unique_ptr<SimulatorCore>> MakeSimulatorCore(const RunOptions& run, uint32_t k, bool heartbeats);
 
 // Error: what in the options cannot be run.
+// Other faults from now on, live: links are put in where there were none, and those that are there take the new faults. Times in the plan
+// count from now; its restarts are the caller's to make. Error: what takes a restart of the process; nothing changes then.
+Status ReplaceFaults(caf::actor_system& system, const HostClock& clock, const RunOptions& run, const FaultPlan& plan,
+                     Cluster& cluster);
+
 Result<Cluster> SpawnCluster(caf::actor_system& system, const HostClock& clock, const RunOptions& run,
                              const ClusterOptions& options);
 

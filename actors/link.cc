@@ -11,6 +11,8 @@ namespace {
 
 struct LinkState {
   std::unique_ptr<LinkActorOptions> options;
+  Instant begun;        // of the present faults
+  LinkCounters before;  // of those before
   static inline const char* name = "link";
 };
 
@@ -31,14 +33,24 @@ caf::behavior LinkBehavior(caf::stateful_actor<LinkState>* self, const std::shar
         const caf::strong_actor_ptr sender = self->current_sender();
         const caf::message message = view.move_content_to_message();
         const auto to = caf::actor_cast<caf::strong_actor_ptr>(options->to);
-        for (const Instant at : options->link.OnMessage(clock.Now(), BytesOf(message)))
-          clock.Deliver(at, SlotClass::kDelivery, options->instance, to,
+        const Duration begun = self->state.begun - Instant();
+        for (const Instant at : options->link.OnMessage(clock.Now() - begun, BytesOf(message)))
+          clock.Deliver(at + begun, SlotClass::kDelivery, options->instance, to,
                         caf::make_mailbox_element(sender, caf::make_message_id(), caf::no_stages, message));
         return caf::delegated<caf::message>{};  // no answer from here
       });
   return {
-      [options](StatusQuery) { return options->link.counters(); },
       [options](const LinkCall& call) { static_cast<void>(options->link.SetFaults(call.faults)); },  // checked by the sender
+      [self, options, clock = setup->clock](const FaultCall& call) {
+        Add(self->state.before, options->link.counters());
+        options->link = *call.link;
+        self->state.begun = clock.Now();
+      },
+      [self, options](StatusQuery) {
+        LinkCounters all = self->state.before;
+        Add(all, options->link.counters());
+        return all;
+      },
   };
 }
 

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <caf/fwd.hpp>
+#include <memory>
 
 #include "actors/host_clock.h"
 #include "actors/protocol.h"
@@ -18,8 +19,14 @@ struct LinkActorOptions {
 };
 
 // StatusQuery is answered with the link's LinkCounters.
+// From the operator: other faults from now on; times in their windows count from now. What is on its way arrives as it would have.
+struct FaultCall {
+  std::shared_ptr<const Link> link;  // unused so far
+};
+
 caf::actor SpawnLink(caf::actor_system& system, const HostClock& clock, LinkActorOptions options);
 
 }  // namespace foretoken
 
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(foretoken::FaultCall)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(foretoken::LinkCounters)

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "runtime/base/check.h"
+#include "runtime/predict/enqueue_request.h"
 
 namespace foretoken {
 namespace {
@@ -18,13 +19,18 @@ class SimulatorShell final : private SimulatorEffects {
         clock_(clock),
         cores_(std::move(options.cores)),
         resync_to_(std::move(options.resync_to)),
+        record_(std::move(options.record)),
         first_(cores_.front()->instance().value()),
-        alarm_(self, clock, SlotClass::kSimulatorTimer, first_) {}
+        alarm_(self, clock, SlotClass::kSimulatorTimer, first_) {
+    for (const auto& core : cores_) Record(clock_.Now(), HostingRecord{core->instance(), 1, true});
+  }
 
   void On(StreamCall& call) {
     SimulatorCore* core = Find(call.message.instance);
     if (core == nullptr) return;
-    core->OnStream(call.message, clock_.Now(), *this);
+    const Instant now = clock_.Now();
+    if (record_) Record(now, Message(call.message));
+    core->OnStream(call.message, now, *this);
     alarm_.Arm(core->NextTimer());
   }
   PredictedReply On(const PredictCall& call) {
@@ -37,27 +43,38 @@ class SimulatorShell final : private SimulatorEffects {
     for (; t != call.targets.end() && t->value() - first_ < cores_.size(); ++t)
       reply.predictions.push_back(cores_[t->value() - first_]->Predict(call.query, now));
     reply.stamps.ended = clock_.Now();
+    if (record_) RecordAnswer(call, reply, now);
     return reply;
   }
   EnqueueReply On(const EnqueueCall& call) {
     SimulatorCore* core = Find(call.order.instance);
     FT_CHECK(core != nullptr);  // a SCHEDULER knows who hosts what
-    EnqueueReply reply = core->OnEnqueue(call.order, clock_.Now());
+    const Instant now = clock_.Now();
+    if (record_) Record(now, Message(RequestOf(call.order, now)));
+    EnqueueReply reply = core->OnEnqueue(call.order, now);
+    if (record_) Record(now, Message(reply));
     alarm_.Arm(core->NextTimer());
     return reply;
   }
   void On(const Cancel& cancel) {
-    if (SimulatorCore* core = Find(cancel.instance)) core->OnCancel(cancel.request, clock_.Now());
+    const Instant now = clock_.Now();
+    Record(now, Message(cancel));
+    if (SimulatorCore* core = Find(cancel.instance)) core->OnCancel(cancel.request, now);
   }
+  void On(const ResyncRouteCall& call) { resync_to_[call.instance.value() - first_] = call.to; }
   void On(const RequestOutcome& o) {
     if (o.kind != OutcomeKind::kFinished) return;  // what an engine lost or refused, its SCHEDULER takes back
+    Record(o.at, Message(o));
     if (SimulatorCore* core = Find(o.instance)) core->OnEnded(o.request, o.output_tokens, o.at);
   }
   void On(const Tick& tick) {
     const Instant now = clock_.Now();
     Instant next = Instant::Max();
     for (const auto& core : cores_) {
-      if (core->NextTimer() <= now) core->OnTimer(now, *this);
+      if (core->NextTimer() <= now) {
+        Record(now, TimerRecord{core->instance()});
+        core->OnTimer(now, *this);
+      }
       next = std::min(next, core->NextTimer());
     }
     alarm_.Rearm(tick, next);
@@ -79,6 +96,20 @@ class SimulatorShell final : private SimulatorEffects {
   }
 
  private:
+  template <class Body>
+  void Record(Instant now, Body body) const {
+    if (record_) record_({now, kSimulatorRecords, std::move(body)});
+  }
+  void RecordAnswer(const PredictCall& call, const PredictedReply& reply, Instant now) const {
+    PredictBatch asked{call.decision, {}, QuestionOf(call.query), call.submitted};
+    PredictionBatch made;
+    made.decision = call.decision;
+    made.predictions = reply.predictions;
+    for (const Prediction& p : reply.predictions) asked.instances.push_back(p.instance);
+    made.terms.assign(reply.predictions.size(), 1);
+    Record(now, Message(std::move(asked)));
+    Record(now, Message(std::move(made)));
+  }
   void RequestResync(InstanceId instance, Epoch epoch, uint64_t from_seq, Instant at) override {
     self_->send(resync_to_[instance.value() - first_], ResyncRequest{instance, SourceId(0), epoch, from_seq, false});
   }
@@ -94,6 +125,7 @@ class SimulatorShell final : private SimulatorEffects {
   HostClock clock_;
   std::vector<std::unique_ptr<SimulatorCore>> cores_;
   std::vector<caf::actor> resync_to_;
+  std::function<void(LogRecord)> record_;
   uint32_t first_;
   Alarm alarm_;
 };
@@ -125,6 +157,7 @@ caf::behavior Simulator(caf::stateful_actor<SimulatorState>* self, const std::sh
       },
       [shell](const Cancel& cancel) { shell->On(cancel); },
       [shell](const RequestOutcome& outcome) { shell->On(outcome); },
+      [shell](const ResyncRouteCall& call) { shell->On(call); },
       [shell](const Tick& tick) { shell->On(tick); },
       [shell](StatusQuery) { return shell->Status(); },
       [shell](WatchQuery) { return shell->Watched(); },

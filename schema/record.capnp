@@ -43,17 +43,29 @@ struct Rejection {
   reason @1 :Model.OutcomeReason;
 }
 
+struct Hosting {
+  # The process came to own the SIMULATOR of an instance, or goes on with it under another term; or it lost it.
+  instance @0 :UInt32;
+  term @1 :UInt64;
+  here @2 :Bool;
+}
+
 struct Record {
-  # One event of one SCHEDULER, in the order in which it took them, or one decision that it made of them.
+  # One event of one SCHEDULER, in the order in which it took them, or one decision that it made of them; or (`scheduler` is 2^32 - 1) the same
+  # of the SIMULATORs of the process, in order for each instance.
   atNs @0 :Int64;
   scheduler @1 :UInt32;  # of the process, from 0
   union {
     session @2 :Session;
-    message @3 :Frame.Frame;  # received: Schedule, PredictionBatch, EnqueueReply, TokenEvent, RequestOutcome; made: Decision
+    message @3 :Frame.Frame;  # received: Schedule, PredictionBatch, EnqueueReply, TokenEvent, RequestOutcome; made: Decision.
+                              # SIMULATORs received: StreamMessage, PredictBatch, EnqueueRequest, Cancel, RequestOutcome; made:
+                              # PredictionBatch, EnqueueReply
     deadline @4 :UInt64;      # of this decision
     candidate @5 :Candidate;
     rejection @6 :Rejection;
     full @7 :Void;  # the log has reached its size: nothing was recorded from here on
     policy @8 :NewPolicy;
+    hosting @9 :Hosting;
+    timer @10 :UInt32;  # of the SIMULATOR of this instance
   }
 }

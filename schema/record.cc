@@ -50,6 +50,13 @@ struct BodyWriter {
     b.setReason(ToWire<wire::OutcomeReason>(r.reason));
   }
   void operator()(const FullRecord&) { out.setFull(); }
+  void operator()(const HostingRecord& h) {
+    auto b = out.initHosting();
+    b.setInstance(h.instance.value());
+    b.setTerm(h.term);
+    b.setHere(h.here);
+  }
+  void operator()(const TimerRecord& t) { out.setTimer(t.instance.value()); }
   void operator()(const PolicyRecord& p) {
     auto b = out.initPolicy();
     b.setPolicy(p.policy);
@@ -96,6 +103,11 @@ LogRecord ReadRecord(wire::Record::Reader in, const DecodeLimits& limits) {
       out.body = RejectionRecord{RequestId(in.getRejection().getRequest()), ReadReason(in.getRejection().getReason())};
       return out;
     case wire::Record::POLICY: out.body = ReadPolicy(in.getPolicy()); return out;
+    case wire::Record::HOSTING:
+      out.body = HostingRecord{InstanceOf(in.getHosting().getInstance(), limits), in.getHosting().getTerm(),
+                               in.getHosting().getHere()};
+      return out;
+    case wire::Record::TIMER: out.body = TimerRecord{InstanceOf(in.getTimer(), limits)}; return out;
     case wire::Record::FULL: return out;
   }
   throw Malformed{"record: a known kind (of a newer release?)"};

@@ -39,14 +39,29 @@ struct PolicyRecord {
   PolicyWeights weights;
   bool operator==(const PolicyRecord&) const = default;
 };
+struct HostingRecord {
+  InstanceId instance;
+  uint64_t term = 1;
+  bool here = true;
+  bool operator==(const HostingRecord&) const = default;
+};
+struct TimerRecord {
+  InstanceId instance;
+  bool operator==(const TimerRecord&) const = default;
+};
 struct FullRecord {
   bool operator==(const FullRecord&) const = default;
 };
 
+// LogRecord::scheduler of what the SIMULATORs of the process take and make.
+inline constexpr uint32_t kSimulatorRecords = UINT32_MAX;
+
 struct LogRecord {
   Instant at;
   uint32_t scheduler = 0;
-  std::variant<SessionRecord, Message, DeadlineRecord, CandidateRecord, RejectionRecord, FullRecord, PolicyRecord> body;
+  std::variant<SessionRecord, Message, DeadlineRecord, CandidateRecord, RejectionRecord, FullRecord, PolicyRecord,
+               HostingRecord, TimerRecord>
+      body;
   bool operator==(const LogRecord&) const = default;
 };
 

@@ -36,18 +36,31 @@ int Complain(const std::string& message) {
 int Replay(const Arguments& a) {
   const auto r = ReplayLog(a.log, nullptr);
   if (!r.ok()) return Complain(r.error().message);
-  const bool same = r->different == 0 && r->extra <= r->session.schedulers;
+  const bool same = r->different == 0 && r->extra <= r->session.schedulers && r->predictions_identical == r->predictions;
   if (a.json) {
-    std::cout
-        << json::object{{"records", r->records},        {"decisions", r->decisions}, {"identical", r->identical},
-                        {"different", r->different},    {"extra", r->extra},         {"first_difference", r->first_difference},
-                        {"seconds", r->span.seconds()}, {"full", r->full},           {"damaged", r->damaged}}
-        << "\n";
+    std::cout << json::object{{"records", r->records},
+                              {"decisions", r->decisions},
+                              {"identical", r->identical},
+                              {"different", r->different},
+                              {"extra", r->extra},
+                              {"first_difference", r->first_difference},
+                              {"predictions", r->predictions},
+                              {"predictions_identical", r->predictions_identical},
+                              {"first_prediction_difference", r->first_prediction_difference},
+                              {"seconds", r->span.seconds()},
+                              {"full", r->full},
+                              {"damaged", r->damaged}}
+              << "\n";
   } else {
     std::printf("%s: %llu records over %.1f s: %llu of %llu decisions made again alike\n", a.log.c_str(),
                 static_cast<unsigned long long>(r->records), r->span.seconds(), static_cast<unsigned long long>(r->identical),
                 static_cast<unsigned long long>(r->decisions));
     if (!r->first_difference.empty()) std::printf("  first difference: %s\n", r->first_difference.c_str());
+    if (r->predictions > 0)
+      std::printf("  %llu of %llu predictions and answers of simulators made again alike\n",
+                  static_cast<unsigned long long>(r->predictions_identical), static_cast<unsigned long long>(r->predictions));
+    if (!r->first_prediction_difference.empty())
+      std::printf("  first difference of a simulator: %s\n", r->first_prediction_difference.c_str());
     if (r->full) std::printf("  the log reached its size; what came after is not in it\n");
     if (!r->damaged.empty()) std::printf("  the log is damaged: %s\n", r->damaged.c_str());
   }

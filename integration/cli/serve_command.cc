@@ -42,6 +42,7 @@ struct Arguments {
   std::string node;
   std::string record;
   double record_mb = 1024;
+  bool record_sync = false;
   std::string load;
   double seconds = 0;
   double drain = 30;
@@ -110,9 +111,9 @@ boost::json::object Quantiles(std::vector<Duration> d) {
   return {{"count", d.size()}, {"p50", at(0.5)}, {"p99", at(0.99)}, {"p999", at(0.999)}};
 }
 
-// On SIGHUP: the topology is read again, as strictly as at the start; its policy and weights hold from the next decision on. An
-// invalid file changes nothing.
-std::optional<PolicyCall> NewPolicy(const Arguments& a) {
+// On SIGHUP: the topology is read again, as strictly as at the start; its policy, weights and faults hold from now on. An invalid file
+// changes nothing.
+std::optional<Reload> NewSettings(const Arguments& a, std::string& what) {
   if (g_reload == 0) return std::nullopt;
   g_reload = 0;
   const auto topology = LoadTopology(a.topology, a.set);
@@ -120,8 +121,8 @@ std::optional<PolicyCall> NewPolicy(const Arguments& a) {
     Complain("not reloaded: " + topology.errors().ToString());
     return std::nullopt;
   }
-  std::cerr << "foretoken serve: reloaded: policy " << topology->scheduler.policy << "; anything else takes a restart\n";
-  return PolicyCall{topology->scheduler.policy, topology->scheduler.weights};
+  what = "policy " + topology->scheduler.policy + ", faults " + topology->faults.name;
+  return Reload{{topology->scheduler.policy, topology->scheduler.weights}, topology->faults};
 }
 
 // Ids of a cluster's requests are unique: the node's place in the topology is in front.
@@ -226,11 +227,19 @@ int Serve(const Arguments& a) {
                           static_cast<uint32_t>(std::max(1, topology->scheduler.count)),
                           options.run.scheduler.sole};
     if (!a.node.empty()) session.sole = SoleScheduler(*topology);
-    options.record = RecordingOptions{a.record, static_cast<uint64_t>(a.record_mb * 1e6), std::move(session)};
+    options.record = RecordingOptions{a.record, static_cast<uint64_t>(a.record_mb * 1e6), a.record_sync, std::move(session)};
   }
   auto dashboard = Watch(a, *topology, options);
   if (!dashboard.ok()) return Complain(dashboard.error().message);
-  options.new_policy = [&a] { return NewPolicy(a); };
+  std::string settings;
+  options.reload = [&a, &settings] { return NewSettings(a, settings); };
+  options.reloaded = [&settings](const Status& s) {
+    if (s.ok()) {
+      std::cerr << "foretoken serve: reloaded: " << settings << "; anything else takes a restart\n";
+    } else {
+      Complain("not reloaded: " + s.error().message);
+    }
+  };
   options.stop_requested = [] { return g_stop != 0; };
   std::signal(SIGINT, RequestStop);
   std::signal(SIGTERM, RequestStop);
@@ -261,6 +270,8 @@ void AddServeCommand(CLI::App& app, int& exit_code) {
   c->add_option("--record", a->record,
                 "Write what the schedulers take and decide to this new file (foretoken replay, explain)");
   c->add_option("--record-max-mb", a->record_mb, "The log's size at most; recording stops there")->check(CLI::PositiveNumber);
+  c->add_flag("--record-sync", a->record_sync,
+              "With --record: also what the simulators here take, so that replay makes their predictions again");
   c->add_option("--load", a->load,
                 "Built-in load: rate=R[,requests=N][,workload=azure-conv-2023]; the run ends with it, without requests never");
   c->add_option("--dashboard", a->dashboard, kDashboardHelp);

@@ -6,10 +6,13 @@
 #include <unordered_map>
 #include <utility>
 
+#include "actors/cluster.h"
 #include "configs/topology_reader.h"
 #include "integration/recorder/log_file.h"
 #include "integration/simulate/compose_run.h"
 #include "runtime/base/prng.h"
+#include "runtime/cluster/hosted_simulators.h"
+#include "runtime/predict/enqueue_request.h"
 
 namespace foretoken {
 namespace {
@@ -122,6 +125,83 @@ class Player final : private SchedulerEffects {
   const LogRecord* record_ = nullptr;
 };
 
+// The SIMULATORs of the session's process, each with what it was told.
+class Mirrors final : private SimulatorEffects {
+ public:
+  Mirrors(const RunOptions& run, bool node, ReplayResult& result)
+      : run_(run),
+        hosted_(run.instances.size(), node && run.level != SyncLevel::kNone,
+                [this](InstanceId i) { return MakeSimulatorCore(run_, i.value(), true); }),
+        made_(run.instances.size()),
+        answered_(run.instances.size()),
+        result_(result) {}
+
+  Status Play(LogRecord& record) {
+    const Instant at = record.at;
+    if (const auto* h = std::get_if<HostingRecord>(&record.body)) {
+      if (!h->here) return hosted_.Disown(h->instance), Status();
+      return hosted_.Own(h->instance, h->term);
+    }
+    if (const auto* t = std::get_if<TimerRecord>(&record.body)) {
+      if (SimulatorCore* core = hosted_.Find(t->instance)) core->OnTimer(at, *this);
+    } else if (auto* m = std::get_if<Message>(&record.body)) {
+      Take(*m, at);
+    }
+    return Status();
+  }
+
+ private:
+  void Take(Message& message, Instant at) {
+    if (auto* s = std::get_if<StreamMessage>(&message)) {
+      hosted_.OnStream(*s, at, *this);
+    } else if (const auto* asked = std::get_if<PredictBatch>(&message)) {
+      PredictionBatch out;
+      hosted_.Predict(asked->instances, QueryOf(asked->question), at, out);
+      for (Prediction& p : out.predictions) made_[p.instance.value()].push_back(std::move(p));
+    } else if (const auto* told = std::get_if<PredictionBatch>(&message)) {
+      for (const Prediction& p : told->predictions) Compare(p);
+    } else if (const auto* e = std::get_if<EnqueueRequest>(&message)) {
+      if (SimulatorCore* core = hosted_.Find(e->instance))
+        answered_[e->instance.value()].push_back(core->OnEnqueue(OrderOf(*e), at));
+    } else if (const auto* r = std::get_if<EnqueueReply>(&message)) {
+      Compare(*r);
+    } else if (const auto* c = std::get_if<Cancel>(&message)) {
+      if (SimulatorCore* core = hosted_.Find(c->instance)) core->OnCancel(c->request, at);
+    } else if (const auto* o = std::get_if<RequestOutcome>(&message)) {
+      if (SimulatorCore* core = hosted_.Find(o->instance)) core->OnEnded(o->request, o->output_tokens, o->at);
+    }
+  }
+  void Compare(const Prediction& then) {
+    auto& made = made_[then.instance.value()];
+    Count(!made.empty() && made.front() == then, then.instance,
+          made.empty() ? "no prediction now"
+                       : "another prediction: E2E " + Seconds(then.e2e) + " then, " + Seconds(made.front().e2e) + " now");
+    if (!made.empty()) made.pop_front();
+  }
+  void Compare(const EnqueueReply& then) {
+    auto& made = answered_[then.instance.value()];
+    if (!made.empty() && then.accepted) made.front().fresh = then.fresh;  // which means nothing then, and does not travel
+    Count(!made.empty() && made.front() == then, then.instance, "another answer to a reservation");
+    if (!made.empty()) made.pop_front();
+  }
+  void Count(bool same, InstanceId instance, const std::string& otherwise) {
+    ++result_.predictions;
+    if (same) {
+      ++result_.predictions_identical;
+    } else if (result_.first_prediction_difference.empty()) {
+      result_.first_prediction_difference = run_.instances[instance.value()].name + ": " + otherwise;
+    }
+  }
+  static std::string Seconds(Duration d) { return std::to_string(d.seconds()) + " s"; }
+  void RequestResync(InstanceId, Epoch, uint64_t, Instant) override {}
+
+  const RunOptions& run_;
+  HostedSimulators hosted_;
+  std::vector<std::deque<Prediction>> made_;        // by instance: not compared yet
+  std::vector<std::deque<EnqueueReply>> answered_;  // likewise
+  ReplayResult& result_;
+};
+
 class Replay {
  public:
   explicit Replay(ReplayObserver* observer) : observer_(observer) {}
@@ -142,6 +222,9 @@ class Replay {
       if (observer_ != nullptr) observer_->OnRecord(record);
       if (std::holds_alternative<FullRecord>(record.body)) {
         result_.full = true;
+      } else if (record.scheduler == kSimulatorRecords) {
+        const Status played = mirrors_->Play(record);
+        if (!played.ok()) return Error{path + ": " + played.error().message};
       } else if (record.scheduler < players_.size() && !players_[record.scheduler]->Play(record)) {
         Compare(record, players_[record.scheduler]->made);
       }
@@ -160,8 +243,11 @@ class Replay {
     if (!topology.ok()) return Error{"its topology cannot be read again: " + topology.errors().ToString()};
     if (topology->predictor.length_estimator == LengthEstimatorKind::kOracle)
       return Error{"predictor.length_estimator: oracle: the true lengths are not in a log"};
-    const auto run = ComposeRun(*topology, Trace{});
-    if (!run.ok()) return run.error();
+    auto composed = ComposeRun(*topology, Trace{});
+    if (!composed.ok()) return composed.error();
+    run_ = std::make_unique<RunOptions>(std::move(composed).value());
+    mirrors_ = std::make_unique<Mirrors>(*run_, !s.node.empty(), result_);
+    const RunOptions* run = run_.get();
     uint32_t node = 0;
     while (!s.node.empty() && node < topology->nodes.size() && topology->nodes[node].name != s.node) ++node;
     result_.instances = topology->InstanceNames();
@@ -217,6 +303,8 @@ class Replay {
 
   ReplayObserver* observer_;
   ReplayResult result_;
+  std::unique_ptr<RunOptions> run_;
+  std::unique_ptr<Mirrors> mirrors_;
   std::vector<std::unique_ptr<Player>> players_;
 };
 

@@ -42,6 +42,10 @@ struct ReplayResult {
   uint64_t different = 0;
   uint64_t extra = 0;  // made now and not then
   std::string first_difference;
+  // Of the SIMULATORs, where their side was recorded.
+  uint64_t predictions = 0;
+  uint64_t predictions_identical = 0;
+  std::string first_prediction_difference;
   Duration span;        // from the first to the last record
   bool full = false;    // the log had reached its size
   std::string damaged;  // what is wrong with the log's end, if anything

@@ -10,6 +10,7 @@
 #include "actors/client.h"
 #include "actors/cluster.h"
 #include "actors/host_clock.h"
+#include "actors/link.h"
 #include "actors/protocol.h"
 #include "integration/observe/observer.h"
 #include "integration/serve/endless_load.h"
@@ -51,10 +52,12 @@ class LiveRun {
     if (!recorder.ok()) return recorder.error();
     const caf::actor log = *recorder;
     if (log) o.recorder = [log](uint32_t k) { return RecordTo(log, k); };
+    if (log && options_.record->simulators) o.simulator_record = RecordTo(log, kSimulatorRecords);
     auto cluster = SpawnCluster(system_, clock_, options_.run, o);
     if (!cluster.ok()) return cluster.error();
     cluster_ = std::move(cluster).value();
     const Clock::time_point start = Clock::now();
+    PlanRestarts(options_.run.faults);
     StartWatching();
     const caf::actor client = StartLoad();
     WaitForTheEnd(start);
@@ -115,14 +118,39 @@ class LiveRun {
     caf::anon_send_exit(observer_, caf::exit_reason::user_shutdown);
     observer_ = {};
   }
-  void WaitForTheEnd(Clock::time_point start) const {
+  // The next day's; their times count from now.
+  void PlanRestarts(const FaultPlan& plan) {
+    std::vector<std::string> names;
+    for (const RunOptions::Instance& i : options_.run.instances) names.push_back(i.name);
+    restarts_ = plan.RestartsOf(names, Instant() + Duration::Seconds(86'400));
+    planned_ = clock_.Now();
+    next_restart_ = 0;
+  }
+  void RestartDue() {
+    for (; next_restart_ < restarts_.size(); ++next_restart_) {
+      const RestartEvent& e = restarts_[next_restart_];
+      if (clock_.Now() - planned_ < e.at - Instant()) return;
+      caf::anon_send(cluster_.instances[e.instance], RestartCall{e.downtime});
+    }
+  }
+  void TakeReload() {
+    const auto reload = options_.reload ? options_.reload() : std::nullopt;
+    if (!reload) return;
+    const bool other_faults = reload->faults != faults_;
+    const Status replaced =
+        other_faults ? ReplaceFaults(system_, clock_, options_.run, reload->faults, cluster_) : foretoken::Status();
+    if (replaced.ok()) {
+      if (other_faults) PlanRestarts(faults_ = reload->faults);
+      for (const caf::actor& s : cluster_.schedulers) caf::anon_send(s, reload->policy);
+      if (observer_) caf::anon_send(observer_, reload->policy);
+    }
+    options_.reloaded(replaced);
+  }
+  void WaitForTheEnd(Clock::time_point start) {
     const bool load = !options_.load->requests.empty();
     while (!(load && done_) && !(options_.stop_requested && options_.stop_requested())) {
-      if (options_.new_policy)
-        if (const auto call = options_.new_policy()) {
-          for (const caf::actor& s : cluster_.schedulers) caf::anon_send(s, *call);
-          if (observer_) caf::anon_send(observer_, *call);
-        }
+      TakeReload();
+      RestartDue();
       if (options_.lasts && Clock::now() - start >= std::chrono::nanoseconds(options_.lasts->nanos())) return;
       std::this_thread::sleep_for(std::chrono::milliseconds(load ? 10 : 100));
     }
@@ -149,6 +177,7 @@ class LiveRun {
         Add(r.sync, s.sync);
         Add(r.drift, s.drift);
       });
+    for (const caf::actor& a : cluster_.links) Ask<LinkCounters>(a, [&r](const LinkCounters& c) { Add(r.links, c); });
     for (const caf::actor& a : cluster_.instances)
       Ask<InstanceStatus>(a, [&r](const InstanceStatus& s) {
         r.steps += s.counters.steps;
@@ -162,7 +191,11 @@ class LiveRun {
   HostClock clock_;
   std::shared_ptr<ClientLog> log_;
   Cluster cluster_;
+  FaultPlan faults_ = options_.run.faults;
   caf::actor observer_;  // null: nobody watches
+  std::vector<RestartEvent> restarts_;
+  Instant planned_;  // when their times began
+  size_t next_restart_ = 0;
   std::atomic<bool> done_{false};
 };
 

@@ -17,6 +17,7 @@
 #include "runtime/base/result.h"
 #include "runtime/base/units.h"
 #include "runtime/eval/virtual_host.h"
+#include "runtime/fault/fault_plan.h"
 #include "runtime/workload/trace.h"
 
 namespace foretoken {
@@ -24,6 +25,7 @@ namespace foretoken {
 struct RecordingOptions {
   std::string path;  // of a new file
   uint64_t bytes_max = uint64_t{1} << 30;
+  bool simulators = false;  // also what SIMULATORs take and predict
   SessionRecord session;
 };
 
@@ -37,6 +39,11 @@ struct WatchOptions {
   std::shared_ptr<FaultSwitch> faults;  // null: nothing can be broken while it runs
 };
 
+struct Reload {
+  PolicyCall policy;
+  FaultPlan faults;
+};
+
 struct LiveOptions {
   RunOptions run;
   size_t shard_size = 1;              // SIMULATORs per actor
@@ -46,9 +53,10 @@ struct LiveOptions {
   Duration drain = Duration::Seconds(30);
   std::optional<RecordingOptions> record;
   std::optional<WatchOptions> watch;
-  // Asked as often as stop_requested: what the operator has set anew since, checked already. May be empty.
-  std::function<std::optional<PolicyCall>()> new_policy;
-  std::function<bool()> stop_requested;  // asked ten times a second, in the calling thread
+  // Asked as often as stop_requested: what the operator has set anew since, read without errors. May be empty.
+  std::function<std::optional<Reload>()> reload;
+  std::function<void(const Status&)> reloaded;  // whether it holds; an error: nothing has changed
+  std::function<bool()> stop_requested;         // asked ten times a second, in the calling thread
 };
 
 struct LiveResult {

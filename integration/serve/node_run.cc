@@ -96,6 +96,9 @@ class NodeRun {
     if (!options_.live.load->requests.empty() && !spec_->scheduler && !spec_->gateway)
       return Error{"node " + options_.node + " hosts neither scheduler nor gateway: give the load to one that does"};
     if (!run_.faults.empty()) return Error{"a fault plan is for links inside one process: leave out --node, or the plan"};
+    auto recorder = StartRecorder(system_, clock_, options_.live);
+    if (!recorder.ok()) return recorder.error();
+    recorder_ = *recorder;
     for (Status (NodeRun::*step)() : {&NodeRun::AddInstances, &NodeRun::AddNode, &NodeRun::AddSchedulers}) {
       const Status s = (this->*step)();
       if (!s.ok()) return s;
@@ -170,6 +173,7 @@ class NodeRun {
     o.places = PlacesOf(topology_);
     o.instances = instances_;
     o.make_simulator = [this](InstanceId k) { return MakeSimulatorCore(run_, k.value(), true); };
+    if (recorder_ && options_.live.record->simulators) o.record = RecordTo(recorder_, kSimulatorRecords);
     o.streams = run_.level != SyncLevel::kNone;
     o.outcomes_to_simulators = run_.level < SyncLevel::kFull;
     o.confirm_timeout = run_.confirm_timeout;
@@ -182,9 +186,6 @@ class NodeRun {
 
   Status AddSchedulers() {
     if (!spec_->scheduler) return Status();
-    auto recorder = StartRecorder(system_, clock_, options_.live);
-    if (!recorder.ok()) return recorder.error();
-    recorder_ = *recorder;
     for (int32_t k = 0; k < std::max(run_.scheduler_count, 1); ++k) {
       SchedulerActorOptions o;
       o.core = run_.scheduler;
@@ -226,14 +227,19 @@ class NodeRun {
     if (options_.log) options_.log("not all instances are reachable; the load begins without them");
   }
   bool StopRequested() const { return options_.live.stop_requested && options_.live.stop_requested(); }
+  void TakeReload() const {
+    const auto reload = options_.live.reload ? options_.live.reload() : std::nullopt;
+    if (!reload) return;
+    if (!reload->faults.empty())
+      return options_.live.reloaded(Error{"a fault plan is for links inside one process: a node has none"});
+    for (const caf::actor& s : schedulers_) caf::anon_send(s, reload->policy);
+    if (observer_) caf::anon_send(observer_, reload->policy);
+    options_.live.reloaded(Status());
+  }
   void WaitForTheEnd(Clock::time_point start) const {
     const bool load = !options_.live.load->requests.empty();
     while (!(load && done_) && !StopRequested()) {
-      if (options_.live.new_policy)
-        if (const auto call = options_.live.new_policy()) {
-          for (const caf::actor& s : schedulers_) caf::anon_send(s, *call);
-          if (observer_) caf::anon_send(observer_, *call);
-        }
+      TakeReload();
       if (options_.live.lasts && Clock::now() - start >= std::chrono::nanoseconds(options_.live.lasts->nanos())) return;
       std::this_thread::sleep_for(std::chrono::milliseconds(load ? 10 : 50));
     }

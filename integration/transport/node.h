@@ -28,6 +28,7 @@
 #include "integration/transport/node_links.h"
 #include "runtime/cluster/hosted_simulators.h"
 #include "runtime/cluster/ownership.h"
+#include "schema/record.h"
 
 namespace foretoken {
 
@@ -44,6 +45,8 @@ struct NodeOptions {
   std::vector<InstancePlace> places;  // by InstanceId
   std::vector<caf::actor> instances;  // by InstanceId; null: elsewhere
   HostedSimulators::Factory make_simulator;
+  // What the SIMULATORs here take and make (kSimulatorRecords), as SchedulerActorOptions::record. May be empty.
+  std::function<void(LogRecord)> record;
   bool streams = true;                  // sync level above none: a mirror knows nothing before its stream has begun
   bool outcomes_to_simulators = false;  // the stream does not tell of ends (sync level below full)
   Duration confirm_timeout = Duration::Seconds(5);

@@ -51,7 +51,7 @@ NodeRouter::NodeRouter(caf::io::broker* self, const HostClock& clock, NodeOption
 Status NodeRouter::Start() {
   for (uint32_t i = 0; i < options_.places.size(); ++i) {
     if (options_.places[i].simulator != self_id()) continue;
-    const Status owned = simulators_.Own(InstanceId(i), 1);
+    const Status owned = Own(InstanceId(i), 1);
     if (!owned.ok()) return owned;
   }
   const auto port = links_.Listen();
@@ -78,7 +78,7 @@ void NodeRouter::On(const Tick& tick) {
   if (tick.at == alarm_) alarm_ = Instant::Max();
   const Instant now = clock_.Now();
   if (links_.Next() <= now) links_.Tick(now);
-  simulators_.OnTimer(now, *this);
+  SimulatorTimers(now);
   desk_.Tick(now);
   if (arbiter_.Next() <= now) Decide();
   while (!resyncs_due_.empty() && resyncs_due_.front().first <= now) {
@@ -183,7 +183,7 @@ void NodeRouter::On(const PredictCall& call, const caf::actor& scheduler) {
   }
   PredictionBatch here;
   here.unreachable = std::move(reply.unreachable);
-  simulators_.Predict(split_[self_id().value()], call.query, now, here);
+  PredictHere(call.decision, split_[self_id().value()], call.query, now, here);
   if (here.predictions.empty() && here.unreachable.empty()) return;
   reply.predictions = std::move(here.predictions);
   reply.unreachable = std::move(here.unreachable);
@@ -197,7 +197,7 @@ void NodeRouter::On(const EnqueueCall& call, const caf::actor& scheduler) {
   const NodeId owner = OwnerOf(instance);
   EnqueueRequest order = RequestOf(call.order, now);
   if (SimulatorCore* core = simulators_.Find(instance)) {
-    EnqueueReply reply = core->OnEnqueue(call.order, now);
+    EnqueueReply reply = Reserve(*core, order, now);
     Arm(core->NextTimer());
     if (call.order.guarded) self_->send(scheduler, std::move(reply));
   } else {
@@ -218,10 +218,9 @@ void NodeRouter::On(const EnqueueCall& call, const caf::actor& scheduler) {
 }
 
 void NodeRouter::On(const Cancel& cancel) {
-  const Instant now = clock_.Now();
   if (cancel.reason == OutcomeReason::kNone) {
     reserved_.erase(cancel.request);
-    if (SimulatorCore* core = simulators_.Find(cancel.instance)) return core->OnCancel(cancel.request, now);
+    if (SimulatorCore* core = simulators_.Find(cancel.instance)) return TakeBack(*core, cancel);
     links_.Send(OwnerOf(cancel.instance), cancel);
   } else {
     links_.Send(options_.places[cancel.instance.value()].engine, cancel);
@@ -246,11 +245,61 @@ void NodeRouter::On(StreamCall& call) {
 // False: its SIMULATOR is not here.
 bool NodeRouter::Mirror(StreamMessage& message) {
   const InstanceId instance = message.instance;
+  if (!simulators_.Owns(instance)) return false;
   const bool awaited = simulators_.AwaitsSnapshot(instance);
-  if (!simulators_.OnStream(message, clock_.Now(), *this)) return false;
+  const Instant now = clock_.Now();
+  if (options_.record) Record(now, Message(message));
+  simulators_.OnStream(message, now, *this);
   if (awaited && !simulators_.AwaitsSnapshot(instance)) Log("mirrors instance " + std::to_string(instance.value()));
   Arm(simulators_.Find(instance)->NextTimer());
   return true;
+}
+
+// ---- SIMULATORs here.
+
+Status NodeRouter::Own(InstanceId instance, uint64_t term) {
+  const Status owned = simulators_.Own(instance, term);
+  if (owned.ok()) Record(clock_.Now(), HostingRecord{instance, term, true});
+  return owned;
+}
+
+void NodeRouter::PredictHere(DecisionId decision, const std::vector<InstanceId>& targets, const PredictQuery& query,
+                             Instant now, PredictionBatch& out) {
+  const size_t before = out.predictions.size();
+  simulators_.Predict(targets, query, now, out);
+  if (!options_.record || targets.empty()) return;
+  Record(now, Message(PredictBatch{decision, targets, QuestionOf(query), now}));
+  PredictionBatch made;
+  made.decision = decision;
+  made.predictions.assign(out.predictions.begin() + static_cast<std::ptrdiff_t>(before), out.predictions.end());
+  made.terms.assign(out.terms.begin() + static_cast<std::ptrdiff_t>(before), out.terms.end());
+  Record(now, Message(std::move(made)));
+}
+
+EnqueueReply NodeRouter::Reserve(SimulatorCore& core, const EnqueueRequest& order, Instant now) {
+  if (options_.record) Record(now, Message(order));
+  EnqueueReply reply = core.OnEnqueue(OrderOf(order), now);
+  if (options_.record) Record(now, Message(reply));
+  return reply;
+}
+
+void NodeRouter::TakeBack(SimulatorCore& core, const Cancel& cancel) {
+  const Instant now = clock_.Now();
+  Record(now, Message(cancel));
+  core.OnCancel(cancel.request, now);
+}
+
+void NodeRouter::Ended(SimulatorCore& core, const RequestOutcome& outcome) {
+  Record(outcome.at, Message(outcome));
+  core.OnEnded(outcome.request, outcome.output_tokens, outcome.at);
+}
+
+void NodeRouter::SimulatorTimers(Instant now) {
+  if (simulators_.NextTimer() > now) return;
+  for (uint32_t i = 0; i < options_.places.size() && options_.record; ++i)
+    if (SimulatorCore* core = simulators_.Find(InstanceId(i)); core != nullptr && core->NextTimer() <= now)
+      Record(now, TimerRecord{InstanceId(i)});
+  simulators_.OnTimer(now, *this);
 }
 
 void NodeRouter::Log(const std::string& line) const {
@@ -269,7 +318,7 @@ void NodeRouter::On(const TokenEvent& event) {
 void NodeRouter::On(const RequestOutcome& outcome) {
   if (options_.outcomes_to_simulators && outcome.kind == OutcomeKind::kFinished) {
     if (SimulatorCore* core = simulators_.Find(outcome.instance)) {
-      core->OnEnded(outcome.request, outcome.output_tokens, outcome.at);
+      Ended(*core, outcome);
     } else {
       links_.Send(OwnerOf(outcome.instance), outcome);
     }
@@ -296,7 +345,7 @@ void NodeRouter::Learn(const Ownership& claim) {
   const bool was_mine = simulators_.Owns(claim.instance);
   if (!view_.Learn(claim)) return;
   if (claim.owner == self_id()) {
-    const Status owned = simulators_.Own(claim.instance, claim.term);
+    const Status owned = Own(claim.instance, claim.term);
     if (!owned.ok())
       return Log("cannot own the simulator of instance " + std::to_string(claim.instance.value()) + ": " +
                  owned.error().message);
@@ -308,6 +357,7 @@ void NodeRouter::Learn(const Ownership& claim) {
     Arm(resyncs_due_.front().first);
   } else if (was_mine) {
     simulators_.Disown(claim.instance);
+    Record(clock_.Now(), HostingRecord{claim.instance, claim.term, false});
     ++counters_.handed_over;
     Log("no longer owns the simulator of instance " + std::to_string(claim.instance.value()));
   }
@@ -320,7 +370,7 @@ void NodeRouter::Announce(InstanceId instance) {
     if (order.instance != instance) continue;
     ++counters_.reannounced;
     if (SimulatorCore* core = simulators_.Find(instance)) {
-      core->OnEnqueue(OrderOf(order), clock_.Now());
+      Reserve(*core, order, clock_.Now());
     } else {
       links_.Send(OwnerOf(instance), order);
     }
@@ -444,7 +494,7 @@ void NodeRouter::Take(NodeId peer, PredictBatch& m) {
   Message message{PredictionBatch{}};
   PredictionBatch& answer = std::get<PredictionBatch>(message);
   answer.decision = m.decision;
-  simulators_.Predict(m.instances, QueryOf(m.question), now, answer);
+  PredictHere(m.decision, m.instances, QueryOf(m.question), now, answer);
   answer.stamps = {m.submitted, now, clock_.Now()};
   links_.Send(peer, message);
 }
@@ -472,7 +522,7 @@ void NodeRouter::Take(NodeId peer, PredictionBatch& m) {
 void NodeRouter::Take(NodeId peer, EnqueueRequest& m) {
   EnqueueReply reply{m.decision, m.instance, true, {}, {}};
   if (SimulatorCore* core = simulators_.Find(m.instance)) {
-    reply = core->OnEnqueue(OrderOf(m), clock_.Now());
+    reply = Reserve(*core, m, clock_.Now());
     Arm(core->NextTimer());
   } else {
     ++counters_.stray;  // it has another owner by now; whoever sent this hears of it and announces it there
@@ -491,7 +541,7 @@ void NodeRouter::Take(NodeId peer, EnqueueReply& m) {
 
 void NodeRouter::Take(NodeId peer, Cancel& m) {
   if (m.reason == OutcomeReason::kNone) {
-    if (SimulatorCore* core = simulators_.Find(m.instance)) return core->OnCancel(m.request, clock_.Now());
+    if (SimulatorCore* core = simulators_.Find(m.instance)) return TakeBack(*core, m);
     return void(++counters_.stray);
   }
   const auto held = held_.find(m.request);
@@ -533,7 +583,7 @@ void NodeRouter::Take(NodeId peer, RequestOutcome& m) {
     if (away->second.client && m.kind != OutcomeKind::kFailed) self_->send(away->second.client, m);
     away_.erase(away);
   } else if (SimulatorCore* core = simulators_.Find(m.instance); core != nullptr && options_.outcomes_to_simulators) {
-    core->OnEnded(m.request, m.output_tokens, m.at);
+    Ended(*core, m);
   } else if (!desk_.Take(peer, m)) {
     ++counters_.stray;
   }

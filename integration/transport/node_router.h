@@ -97,6 +97,18 @@ class NodeRouter final : private NodeLinks::Events, private SimulatorEffects {
   const std::string& NameOfNode(NodeId node) const { return options_.links.nodes[node.value()].name; }
 
   bool Mirror(StreamMessage& message);
+  // Calls of SIMULATORs here, recorded where that is wanted.
+  Status Own(InstanceId instance, uint64_t term);
+  void PredictHere(DecisionId decision, const std::vector<InstanceId>& targets, const PredictQuery& query, Instant now,
+                   PredictionBatch& out);
+  EnqueueReply Reserve(SimulatorCore& core, const EnqueueRequest& order, Instant now);
+  void TakeBack(SimulatorCore& core, const Cancel& cancel);
+  void Ended(SimulatorCore& core, const RequestOutcome& outcome);
+  void SimulatorTimers(Instant now);
+  template <class Body>
+  void Record(Instant now, Body body) const {
+    if (options_.record) options_.record({now, kSimulatorRecords, std::move(body)});
+  }
   void Log(const std::string& line) const;
   void Decide();  // ownership of the SIMULATORs of the INSTANCEs here
   void Learn(const Ownership& claim);

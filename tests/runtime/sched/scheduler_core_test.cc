@@ -340,6 +340,27 @@ TEST(SchedulerCoreTest, OfManyInstancesOnlyTheLeastLoadedAreAsked) {
   EXPECT_EQ(f.core->counters().prefiltered, 13u * 12u);
 }
 
+TEST(SchedulerCoreTest, ThePrefilterKeepsTheInstanceThatHasThePrompt) {
+  SchedulerCore::Options o;
+  o.predict_max = 2;
+  Fixture f("min_e2e", 16, o);
+  RequestMeta first = Request(1);
+  first.prompt_tokens = TokenCount(4096);
+  first.segments = {{7, TokenCount(4096)}};
+  f.core->OnSchedule(first, f.now, f.fx);
+  f.core->OnDeadline(f.fx.decision, f.fx.deadline, f.fx);
+  const InstanceId holder = f.fx.dispatched.back().first;
+  f.core->OnFinished(first.id, TokenCount(10));
+  for (uint64_t id = 2; id < 12; ++id) {  // all are idle, and ties are broken another way for each
+    RequestMeta again = first;
+    again.id = RequestId(id);
+    f.core->OnSchedule(again, f.now, f.fx);
+    EXPECT_EQ(std::count(f.fx.asked.begin(), f.fx.asked.end(), holder), 1) << "request " << id;
+    f.core->OnDeadline(f.fx.decision, f.fx.deadline, f.fx);
+    f.core->OnFinished(again.id, TokenCount(10));
+  }
+}
+
 TEST(SchedulerCoreTest, APrefilterThatNeedsPredictionsIsRefused) {
   FixedLength lengths;
   SchedulerCore::Options o;
