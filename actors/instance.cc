@@ -25,8 +25,14 @@ class InstanceShell final : private InstanceEffects {
   }
   void On(const DispatchCall& call, const caf::strong_actor_ptr& scheduler) {
     const RequestId id = call.request->id;
-    // Ids are the router's and unique; one that is held already is a repetition.
-    if (!owners_.Insert(id.value(), Owner{call.client, caf::actor_cast<caf::actor>(scheduler)})) return;
+    // Ids are the router's and unique; one that is held already is a repetition, or another SCHEDULER has taken it over before this one
+    // has given it up: it is to place it elsewhere.
+    const caf::actor from = caf::actor_cast<caf::actor>(scheduler);
+    if (!owners_.Insert(id.value(), Owner{call.client, from})) {
+      if (from && owners_.Find(id.value())->scheduler != from)
+        self_->send(from, RequestOutcome{id, options_.instance, OutcomeKind::kFailed, OutcomeReason::kShed, {}, clock_.Now()});
+      return;
+    }
     Advance();
     core()->OnDispatch(options_.for_engine(*call.request), clock_.Now(), *this);
     Arm();

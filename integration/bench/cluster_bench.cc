@@ -312,6 +312,7 @@ class Row {
   Status AddScheduler() {
     SchedulerActorOptions o;
     o.core = BenchScheduler(o_.load.seed);
+    o.core.predict_max = o_.predict_max;
     const auto n = static_cast<uint32_t>(o_.nodes * o_.instances_per_node);
     o.infos.assign(n, SchedulerCore::InstanceInfo{model_, {}});
     auto lengths = MakeLengthEstimator(LengthEstimatorKind::kSampled);

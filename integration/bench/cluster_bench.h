@@ -19,8 +19,9 @@ struct ClusterBenchOptions {
   int32_t instances_per_node = 2;
   std::vector<int32_t> in_flight = {1, 16};
   std::vector<bool> tls = {false, true};
-  double seconds = 2;   // per row
-  std::string program;  // this program's file: what the other nodes run
+  int32_t predict_max = 0;  // SchedulerCore::Options
+  double seconds = 2;       // per row
+  std::string program;      // this program's file: what the other nodes run
 };
 
 struct ClusterBenchRow {

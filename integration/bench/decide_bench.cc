@@ -166,6 +166,7 @@ class Row {
     if (!hosts.ok()) return hosts.error();
     SchedulerActorOptions o;
     o.core = BenchScheduler(options_.load.seed);
+    o.core.predict_max = options_.predict_max;
     if (in_flight_ == 1) o.on_reply = [replies = replies_](const PredictedReply& r) { replies->Add(r.stamps); };
     o.infos.assign(static_cast<size_t>(candidates_), SchedulerCore::InstanceInfo{model_, {}});
     auto lengths = MakeLengthEstimator(LengthEstimatorKind::kSampled);

@@ -22,7 +22,8 @@ struct DecideBenchOptions {
   std::vector<std::string> hosting = {"actor", "shard"};
   int32_t shard_size = 64;
   int32_t workers = 1;
-  double seconds = 1.5;  // per row
+  int32_t predict_max = 0;  // SchedulerCore::Options
+  double seconds = 1.5;     // per row
 };
 
 struct DecideBenchRow {

@@ -67,6 +67,7 @@ int Run(Arguments& a) {
                   r.round_trip_us);
     out.push_back(boost::json::object{{"nodes", r.nodes},
                                       {"candidates", r.candidates},
+                                      {"predict_max", o.predict_max},
                                       {"tls", r.tls},
                                       {"in_flight", r.in_flight},
                                       {"p50_us", r.p50_us},
@@ -94,6 +95,8 @@ void AddBenchClusterCommand(CLI::App& bench, int& exit_code) {
   c->add_option("--security", a->security, "plain, tls or both")->check(CLI::IsMember({"plain", "tls", "both"}));
   c->add_option("--running", o.load.running, "Requests running per instance")->check(CLI::PositiveNumber);
   c->add_option("--waiting", o.load.waiting, "Requests waiting per instance, at least")->check(CLI::NonNegativeNumber);
+  c->add_option("--predict-max", o.predict_max, "Candidates asked for predictions, the best by load; 0: all")
+      ->check(CLI::NonNegativeNumber);
   c->add_option("--seconds", o.seconds, "Measured time per row")->check(CLI::PositiveNumber);
   c->add_flag("--json", a->json, "One JSON object on standard output");
   // Of the processes that the benchmark starts.

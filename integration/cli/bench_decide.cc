@@ -38,6 +38,7 @@ boost::json::object ToJson(const DecideBenchRow& r, const DecideBenchOptions& o)
           {"running", o.load.running},
           {"waiting", o.load.waiting},
           {"workers", o.workers},
+          {"predict_max", o.predict_max},
           {"in_flight", r.in_flight},
           {"p50_us", r.p50_us},
           {"p99_us", r.p99_us},
@@ -127,6 +128,8 @@ void AddBenchDecideCommand(CLI::App& bench, int& exit_code) {
   c->add_option("--waiting", o.load.waiting, "Requests waiting per instance, at least")->check(CLI::NonNegativeNumber);
   c->add_option("--shard-size", o.shard_size, "SIMULATORs per actor under shard")->check(CLI::PositiveNumber);
   c->add_option("--workers", o.workers, "Threads that run actors")->check(CLI::PositiveNumber);
+  c->add_option("--predict-max", o.predict_max, "Candidates asked for predictions, the best by load; 0: all")
+      ->check(CLI::NonNegativeNumber);
   c->add_option("--seconds", o.seconds, "Measured time per row")->check(CLI::PositiveNumber);
   c->add_flag("--critical-path", a->critical_path,
               "Where the time of a decision goes: 1 to 16 candidates, reference and timeline, one and all workers");

@@ -185,6 +185,19 @@ void Announce(const Topology& topology, const std::string& load, const Dashboard
   if (dashboard != nullptr) std::cerr << "foretoken serve: dashboard at " << dashboard->url() << "\n";
 }
 
+Result<RecordingOptions> RecordingOf(const Arguments& a, const Topology& topology, bool sole) {
+  const auto text = ReadConfigFile(a.topology);
+  if (!text.ok()) return text.error();
+  SessionRecord session{a.topology,
+                        *text,
+                        std::filesystem::absolute(a.topology).parent_path(),
+                        a.set,
+                        a.node,
+                        static_cast<uint32_t>(std::max(1, topology.scheduler.count)),
+                        a.node.empty() ? sole : SoleScheduler(topology)};
+  return RecordingOptions{a.record, static_cast<uint64_t>(a.record_mb * 1e6), a.record_sync, std::move(session)};
+}
+
 int Serve(const Arguments& a) {
   auto topology = LoadTopology(a.topology, a.set);
   if (!topology.ok()) return Complain(topology.errors().ToString());
@@ -217,17 +230,9 @@ int Serve(const Arguments& a) {
   if (a.seconds > 0) options.lasts = Duration::FromSeconds(a.seconds);
   options.drain = Duration::FromSeconds(a.drain);
   if (!a.record.empty()) {
-    const auto text = ReadConfigFile(a.topology);
-    if (!text.ok()) return Complain(text.error().message);
-    SessionRecord session{a.topology,
-                          *text,
-                          std::filesystem::absolute(a.topology).parent_path(),
-                          a.set,
-                          a.node,
-                          static_cast<uint32_t>(std::max(1, topology->scheduler.count)),
-                          options.run.scheduler.sole};
-    if (!a.node.empty()) session.sole = SoleScheduler(*topology);
-    options.record = RecordingOptions{a.record, static_cast<uint64_t>(a.record_mb * 1e6), a.record_sync, std::move(session)};
+    auto record = RecordingOf(a, *topology, options.run.scheduler.sole);
+    if (!record.ok()) return Complain(record.error().message);
+    options.record = std::move(record).value();
   }
   auto dashboard = Watch(a, *topology, options);
   if (!dashboard.ok()) return Complain(dashboard.error().message);

@@ -285,6 +285,11 @@ class NodeRun {
     all.insert(all.end(), {client_, observer_, control_, node_, recorder_});
     for (const caf::actor& a : all)
       if (a) caf::anon_send_exit(a, caf::exit_reason::user_shutdown);
+    {
+      caf::scoped_actor self(system_);
+      for (const caf::actor& a : all)
+        if (a) self->wait_for(a);  // CAF's own wait leaves out what runs in the network's thread
+    }
     for (caf::actor* a : {&client_, &observer_, &control_, &node_, &recorder_}) *a = {};
     schedulers_.clear();
     instances_.clear();

@@ -306,7 +306,22 @@ void NodeRouter::Log(const std::string& line) const {
   if (options_.links.log) options_.links.log(line);
 }
 
+bool NodeRouter::Abandoned(RequestId request, InstanceId instance) const {
+  const auto at = abandoned_.find(request);
+  return at != abandoned_.end() && std::find(at->second.begin(), at->second.end(), instance) != at->second.end();
+}
+
+// An INSTANCE tells of each dispatch's end once, so the first end after the cancellation is the abandoned one's.
+bool NodeRouter::EndAbandoned(RequestId request, InstanceId instance) {
+  if (!Abandoned(request, instance)) return false;
+  const auto at = abandoned_.find(request);
+  at->second.erase(std::find(at->second.begin(), at->second.end(), instance));
+  if (at->second.empty()) abandoned_.erase(at);
+  return true;
+}
+
 void NodeRouter::On(const TokenEvent& event) {
+  if (Abandoned(event.request, event.instance)) return;
   const auto held = held_.find(event.request);
   if (held != held_.end()) {
     links_.Send(held->second.owner, event);
@@ -323,6 +338,7 @@ void NodeRouter::On(const RequestOutcome& outcome) {
       links_.Send(OwnerOf(outcome.instance), outcome);
     }
   }
+  if (EndAbandoned(outcome.request, outcome.instance)) return;
   const auto held = held_.find(outcome.request);
   if (held == held_.end()) return void(desk_.On(outcome));  // of a SCHEDULER here, which has it already
   links_.Send(held->second.owner, outcome);
@@ -466,6 +482,7 @@ void NodeRouter::FailRequests(NodeId peer) {
     }
     ++counters_.cancelled_with_node;
     self_->send(options_.instances[held.instance.value()], Cancel{request, held.instance, OutcomeReason::kClientGone});
+    abandoned_[request].push_back(held.instance);
     at = held_.erase(at);
   }
 }
@@ -554,12 +571,14 @@ void NodeRouter::Take(NodeId peer, Cancel& m) {
 
 void NodeRouter::Take(NodeId peer, Dispatch& m) {
   if (!HasEngine(m.instance)) return void(++counters_.stray);
-  const auto [held, fresh] = held_.emplace(m.request.id, Held{peer, m.instance});
-  if (!fresh && held->second.owner == peer) return void(++counters_.stray);
-  if (!fresh) {  // its former SCHEDULER is lost to the one that asks and not to us, yet: elsewhere, please
+  const auto before = held_.find(m.request.id);
+  if (before != held_.end() && before->second.owner == peer) return void(++counters_.stray);
+  // Its former SCHEDULER is lost to the one that asks and not to us, yet; or what it began there is about to end: elsewhere, please.
+  if (before != held_.end() || Abandoned(m.request.id, m.instance)) {
     links_.Send(peer, RequestOutcome{m.request.id, m.instance, OutcomeKind::kFailed, OutcomeReason::kShed, {}, clock_.Now()});
     return;
   }
+  held_.emplace(m.request.id, Held{peer, m.instance});
   const caf::actor& instance = options_.instances[m.instance.value()];
   self_->send(instance, DispatchCall{m.decision, m.instance, std::make_shared<const RequestMeta>(std::move(m.request)), {}});
 }

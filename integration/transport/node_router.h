@@ -91,6 +91,8 @@ class NodeRouter final : private NodeLinks::Events, private SimulatorEffects {
     ++counters_.stray;
   }
 
+  bool Abandoned(RequestId request, InstanceId instance) const;
+  bool EndAbandoned(RequestId request, InstanceId instance);
   bool HasEngine(InstanceId instance) const { return options_.instances[instance.value()] != nullptr; }
   NodeId self_id() const { return options_.links.self; }
   NodeId OwnerOf(InstanceId instance) const { return view_.Of(instance).owner; }
@@ -142,6 +144,8 @@ class NodeRouter final : private NodeLinks::Events, private SimulatorEffects {
   std::deque<std::pair<Instant, uint64_t>> asked_order_;
   std::unordered_map<RequestId, Away> away_;
   std::unordered_map<RequestId, Held> held_;
+  // Cancelled here because their SCHEDULER's node was lost, and not ended yet: where. Another SCHEDULER may send the same request meanwhile.
+  std::unordered_map<RequestId, std::vector<InstanceId>> abandoned_;
   std::unordered_map<RequestId, EnqueueRequest> reserved_;  // lately; told anew to whoever comes to own the SIMULATOR
   std::deque<std::pair<Instant, RequestId>> reserved_order_;
   std::vector<std::vector<InstanceId>> split_;  // scratch: targets by node

@@ -323,7 +323,8 @@ void SchedulerCore::Commit(Round& round, Instant now, SchedulerEffects& effects)
                                   static_cast<int32_t>(round.query.expected_output.value()),
                                   static_cast<int32_t>(request.prompt_tokens.value() - round.cached), request.length_class});
   FT_CHECK(fresh);  // a request is assigned once at a time
-  if (policy_->needs() == PolicyNeeds::kLoads || prefilter_ != nullptr) prefixes_.Enter(target.instance, request, round.query.expected_output);
+  if (policy_->needs() == PolicyNeeds::kLoads || prefilter_ != nullptr)
+    prefixes_.Enter(target.instance, request, round.query.expected_output);
   Close(round);
   effects.Decided(record);
   effects.Dispatch(record.instance, request);

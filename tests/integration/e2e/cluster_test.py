@@ -10,11 +10,12 @@ import signal
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from tests.integration.e2e.cluster import PROGRAM, Cluster, Proxy  # noqa: E402
+from tests.integration.e2e.cluster import PROGRAM, TOPOLOGY, Cluster, Process, Proxy  # noqa: E402
 
 REPETITIONS = int(os.environ.get("FORETOKEN_E2E_REPETITIONS", "1"))
 TOGETHER = [("router", ["scheduler"]), ("gpu-0", ["i-0", "i-1"]), ("gpu-1", ["i-2", "i-3"]), ("gpu-2", ["i-4", "i-5"])]
@@ -197,6 +198,28 @@ class ClusterTest(unittest.TestCase):
             self.assertEqual(events[:3], ["scheduled", "chosen", "decided"])
             self.assertEqual(events[-1], "finished")
 
+    def test_recorded_simulators_predict_alike_when_they_are_replayed(self):
+        """Of the node that had them, which was killed, and of one that took them over from it."""
+        with Cluster(APART, 4) as cluster:
+            logs = {node: os.path.join(cluster.folder.name, node + ".log") for node in ("mirrors", "gpu-0")}
+            for node, log in logs.items():
+                cluster.start(node, more=("--record", log, "--record-sync"))
+            cluster.start("gpu-1")
+            router = cluster.start("router", "rate=50,requests=200")
+            router.wait_line("connected to node mirrors")
+            time.sleep(2)
+            cluster.processes["mirrors"].signal(signal.SIGKILL)
+            cluster.processes["gpu-0"].wait_line("owns the simulator of instance 0 ")
+            self.assertEqual(self.accounts(cluster)["completed"], 200)
+            cluster.processes["gpu-0"].signal(signal.SIGTERM)
+            cluster.processes["gpu-0"].process.wait(60)
+            for node, log in logs.items():
+                done = subprocess.run([PROGRAM, "replay", "--log", log, "--json"], capture_output=True, text=True)
+                replayed = json.loads(done.stdout)
+                self.assertEqual(done.returncode, 0, (node, replayed))
+                self.assertGreater(replayed["predictions"], 50, (node, replayed))
+                self.assertEqual(replayed["predictions_identical"], replayed["predictions"], (node, replayed))
+
     def test_cordoned_instances_take_nothing_new_until_uncordoned(self):
         def instances(verb):
             done = subprocess.run([PROGRAM, "instances", verb, "--topology", cluster.path, "i-0", "i-1"], capture_output=True, text=True)
@@ -235,6 +258,38 @@ class ClusterTest(unittest.TestCase):
                 router.signal(signal.SIGHUP)
                 router.wait_line(said, at)
             self.assertEqual(self.accounts(cluster)["completed"], 160)
+
+    def test_sighup_reloads_the_faults_of_one_process_and_refuses_what_takes_a_restart(self):
+        plan = "name: lossy\nlinks: [ { link: { from: instance, to: simulator }, drop_probability: 0.2 } ]\n"
+        control = "name: control\nlinks: [ { link: { from: scheduler, to: simulator }, delay: 1ms } ]\n"
+        with tempfile.TemporaryDirectory() as folder:
+            for name, text in (("lossy", plan), ("control", control)):
+                with open(f"{folder}/{name}.yaml", "w") as f:
+                    f.write(text)
+            bare = TOPOLOGY[:TOPOLOGY.index("nodes:")].format(instances=2, deadline="20ms", heartbeat="50ms", stale="150ms", dead="400ms")
+
+            def say(faults):
+                with open(f"{folder}/t.yaml", "w") as f:
+                    f.write(bare + (f"faults: {faults}.yaml\n" if faults else ""))
+
+            say(None)
+            process = Process("serve", [PROGRAM, "serve", "--topology", f"{folder}/t.yaml", "--load", "rate=30,requests=120", "--json"])
+            try:
+                process.wait_line("Ctrl-C drains")
+                time.sleep(1)
+                for faults, said in (("lossy", "reloaded: .*faults lossy"), ("missing", "not reloaded: .*no such file"),
+                                     ("control", "not reloaded: .*take a restart"), (None, "reloaded: .*faults none")):
+                    say(faults)
+                    at = time.monotonic()
+                    process.signal(signal.SIGHUP)
+                    process.wait_line(said, at)
+                    time.sleep(0.5)
+                r = json.loads(process.process.stdout.read())
+                self.assertEqual((r["completed"], r["lost"]), (120, 0))
+                self.assertGreater(r["sync"]["link_lost"], 0)
+                self.assertGreater(r["sync"]["resync"], 0)
+            finally:
+                process.end()
 
     def test_sigterm_drains_a_node(self):
         with Cluster(TOGETHER, 6) as cluster:

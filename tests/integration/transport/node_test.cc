@@ -110,8 +110,12 @@ class Node {
   }
   ~Node() {
     engines_.push_back(node_);
-    for (const caf::actor& a : engines_)
-      if (a) caf::anon_send_exit(a, caf::exit_reason::user_shutdown);
+    caf::scoped_actor self(system_);
+    for (const caf::actor& a : engines_) {
+      if (!a) continue;
+      caf::anon_send_exit(a, caf::exit_reason::user_shutdown);
+      self->wait_for(a);  // the system does not wait for brokers
+    }
     node_ = {};
     engines_.clear();
   }
