@@ -223,7 +223,7 @@ class SchedulerShell final : private SchedulerEffects {
       if (down_[h]) GiveUp(decision, h);
   }
   void SendEnqueue(const EnqueueOrder& order) override {
-    if (journal_) journal_->OnChosen(order.reservation.request, core_->last_candidates(), core_->last_scores(), clock_.Now());
+    if (journal_) journal_->OnChosen(order.reservation.request, core_->last_candidates(), core_->last_scores());
     if (options_.simulators.empty()) return;
     const uint32_t h = host_of_[order.instance.value()];
     if (down_[h]) {  // nobody keeps reservations for it

@@ -145,6 +145,24 @@ def prepare_real_engines():
     return found
 
 
+AXE = "4.14.1"  # axe-core, from npm: what the dashboard's accessibility is checked with
+
+
+def prepare_axe():
+    """Fetches axe-core into .cache/ once; its file, or None where it cannot be had (its test then says that it is skipped)."""
+    folder = ROOT / ".cache" / f"axe-core-{AXE}"
+    file = folder / "package" / "axe.min.js"
+    if file.exists():
+        return file
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        subprocess.run(["npm", "pack", "--silent", f"axe-core@{AXE}"], cwd=folder, check=True, capture_output=True, timeout=120)
+        subprocess.run(["tar", "xzf", f"axe-core-{AXE}.tgz", "package/axe.min.js"], cwd=folder, check=True, capture_output=True)
+    except (OSError, subprocess.SubprocessError) as problem:
+        print(f"== axe-core cannot be fetched: {problem}", flush=True)
+    return file if file.exists() else None
+
+
 def bazel_flags(options):
     variables = {"FORETOKEN_SEEDS": options.seeds, "FORETOKEN_CASES": options.cases,
                  "FORETOKEN_SEED": options.seed, "FORETOKEN_EXTRA_SEED": commit_seed() if os.environ.get("CI") else None,
@@ -170,6 +188,8 @@ def main(argv):
     started = time.monotonic()
     engines = prepare_real_engines() if options.real_engines else {}
     flags += [f"--test_env={name}={value}" for name, value in engines.items()]
+    if axe := prepare_axe():
+        flags.append(f"--test_env=FORETOKEN_AXE={axe}")
     total = run_bazel("tests", [*flags, *filters(), "--", *options.targets])
     if options.sanitizers:
         total.add(run_bazel("AddressSanitizer + UBSan",

@@ -11,6 +11,7 @@
 #include "actors/scheduler.h"
 #include "actors/simulator.h"
 #include "integration/bench/decide_floor.h"
+#include "integration/observe/observer.h"
 #include "runtime/workload/make_length_estimator.h"
 
 namespace foretoken {
@@ -174,8 +175,10 @@ class Row {
     o.lengths = std::move(lengths).value();
     o.simulators = hosts_;
     o.instances.assign(static_cast<size_t>(candidates_), sink_);
+    if (options_.board) o.journal.emplace();
     auto scheduler = SpawnScheduler(system_, clock_, std::move(o));
     if (!scheduler.ok()) return scheduler.error();
+    const caf::actor observer = Observe(*scheduler);
     auto setup = std::make_shared<Setup>(Setup{clock_,
                                                *scheduler,
                                                host_of_,
@@ -193,12 +196,24 @@ class Row {
     caf::scoped_actor self(system_);
     self->request(*scheduler, std::chrono::seconds(5), StatusQuery{})
         .receive([&row](const SchedulerStatus& s) { row.unanswered = s.counters.unanswered; }, [](const caf::error&) {});
-    for (const caf::actor& a : {load, *scheduler, sink_}) caf::anon_send_exit(a, caf::exit_reason::user_shutdown);
+    for (const caf::actor& a : {load, observer, *scheduler, sink_})
+      if (a) caf::anon_send_exit(a, caf::exit_reason::user_shutdown);
     for (const SimulatorHost& h : hosts_) caf::anon_send_exit(h.actor, caf::exit_reason::user_shutdown);
     return row;
   }
 
  private:
+  // Null: nobody watches.
+  caf::actor Observe(const caf::actor& scheduler) {
+    if (!options_.board) return {};
+    ObserverOptions o;
+    o.facts.host = "bench";
+    for (int32_t k = 0; k < candidates_; ++k) o.instances.push_back({"bench-" + std::to_string(k), ""});
+    o.schedulers = {scheduler};
+    for (const SimulatorHost& h : hosts_) o.simulators.push_back(h.actor);
+    o.board = options_.board;
+    return SpawnObserver(system_, clock_, std::move(o));
+  }
   Status AddHosts() {
     const uint32_t n = static_cast<uint32_t>(candidates_);
     const uint32_t shard = static_cast<uint32_t>(shard_);

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -14,6 +15,8 @@
 #include "runtime/perf/step_time_model.h"
 
 namespace foretoken {
+
+class ObservationBoard;
 
 struct DecideBenchOptions {
   LoadOptions load;
@@ -24,6 +27,8 @@ struct DecideBenchOptions {
   int32_t workers = 1;
   int32_t predict_max = 0;  // SchedulerCore::Options
   double seconds = 1.5;     // per row
+  // A journal is kept and observations are put there, as in a system that is watched; null: neither.
+  std::shared_ptr<ObservationBoard> board;
 };
 
 struct DecideBenchRow {

@@ -15,6 +15,7 @@ void AddBenchCommand(CLI::App& app, int& exit_code) {
   AddBenchGatewayCommand(*bench, exit_code);
   AddBenchPredictCommand(*bench, exit_code);
   AddBenchSimulateCommand(*bench, exit_code);
+  AddBenchWatchCommand(*bench, exit_code);
 }
 
 }  // namespace foretoken

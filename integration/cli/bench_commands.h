@@ -13,5 +13,6 @@ void AddBenchDecideCommand(CLI::App& bench, int& exit_code);
 void AddBenchGatewayCommand(CLI::App& bench, int& exit_code);
 void AddBenchPredictCommand(CLI::App& bench, int& exit_code);
 void AddBenchSimulateCommand(CLI::App& bench, int& exit_code);
+void AddBenchWatchCommand(CLI::App& bench, int& exit_code);
 
 }  // namespace foretoken

@@ -15,6 +15,7 @@
 
 #include "configs/topology.h"
 #include "integration/cli/commands.h"
+#include "integration/cli/explain_verdict.h"
 #include "integration/recorder/replay_log.h"
 
 namespace foretoken {
@@ -74,6 +75,11 @@ std::string_view ReasonName(OutcomeReason reason) {
                                                 "no candidate", "shed", "engine restarted", "engine down", "retries exhausted",
                                                 "client gone"};
   return kNames[static_cast<size_t>(reason)];
+}
+
+std::string_view LevelName(StateLevel level) {
+  static constexpr std::string_view kNames[] = {"exact", "following", "aggregate", "inferred"};
+  return kNames[static_cast<size_t>(level)];
 }
 
 // Collects what the log says of one request.
@@ -155,10 +161,16 @@ class Story final : public ReplayObserver {
     if (!c.predicted) return d;
     const Prediction& p = c.prediction;
     d["ttft_ms"] = Millis(p.ttft);
+    d["ttft_p90_ms"] = Millis(p.ttft_p90);
     d["e2e_ms"] = Millis(p.e2e);
+    d["e2e_p90_ms"] = Millis(p.e2e_p90);
     d["slo_violation"] = p.slo_violation;
     d["cached_tokens"] = p.cached_tokens.value();
     d["age_ms"] = Millis(p.age);
+    d["age_uncertainty_ms"] = Millis(p.age_uncertainty);
+    d["state_version"] = p.versions.state;
+    d["reservations_version"] = p.versions.reservations;
+    d["state_level"] = LevelName(p.level);
     d["stale"] = p.stale;
     d["usable"] = p.usable;
     d["predictor"] = NameOf(p.predictor);
@@ -275,9 +287,10 @@ void PrintCandidates(const json::object& e) {
     std::printf("      %-16s score %s", json::value_to<std::string>(c.at("instance")).c_str(),
                 c.contains("score") ? std::to_string(c.at("score").as_double()).c_str() : "left out");
     if (c.at("predicted").as_bool()) {
-      std::printf("; TTFT %.1f ms, E2E %.1f ms, %.0f ms old%s, by %s\n", c.at("ttft_ms").as_double(),
-                  c.at("e2e_ms").as_double(), c.at("age_ms").as_double(), c.at("stale").as_bool() ? " (stale)" : "",
-                  json::value_to<std::string>(c.at("predictor")).c_str());
+      std::printf("; TTFT %.1f ms, E2E %.1f ms, state %llu (%s), %.0f ms old%s, by %s\n", c.at("ttft_ms").as_double(),
+                  c.at("e2e_ms").as_double(), static_cast<unsigned long long>(c.at("state_version").to_number<uint64_t>()),
+                  json::value_to<std::string>(c.at("state_level")).c_str(), c.at("age_ms").as_double(),
+                  c.at("stale").as_bool() ? " (stale)" : "", json::value_to<std::string>(c.at("predictor")).c_str());
     } else {
       std::printf("; no prediction: %lld requests there by the ledger\n",
                   static_cast<long long>(c.at("requests").to_number<int64_t>()));
@@ -295,6 +308,7 @@ int Explain(const Arguments& a) {
   if (a.json) {
     std::cout << json::object{{"request", *a.request},
                               {"events", json::value_from(events)},
+                              {"verdict", VerdictOf(events)},
                               {"replayed_alike", r->different == 0}}
               << "\n";
     return kExitOk;
@@ -311,6 +325,7 @@ int Explain(const Arguments& a) {
       std::printf("%10.3f s  %s\n", e.at("at_s").as_double(), json::value_to<std::string>(e.at("text")).c_str());
     }
   }
+  PrintVerdict(VerdictOf(events));
   return kExitOk;
 }
 

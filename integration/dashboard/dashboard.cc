@@ -110,7 +110,7 @@ class Dashboard::Impl {
     for (size_t k = 0; k < feeds_.size(); ++k) {
       const bool watched = web_->pages(k) > 0;
       if (watched) feeds_[k].source().board->Touch();
-      if (feeds_[k].Refresh(Watch()) && watched) web_->Publish(k, feeds_[k].frame());
+      if (feeds_[k].Refresh() && watched) web_->Publish(k, feeds_[k].FrameOf(Watch()));
     }
   }
 
@@ -132,7 +132,7 @@ class Dashboard::Impl {
     if (r.path == "/decision.json") return Decision(*feed, Parameter(r.query, "number"));
     if (r.path == "/events") {
       feed->source().board->Touch();
-      return {200, "text/event-stream", Shared(feed->Opening()), false, index};
+      return {200, "text/event-stream", Shared(feed->Opening(Watch())), false, index};
     }
     return Complaint(404, "not here: /, /status.json, /sources.json, /decision.json, /events, /faults");
   }
@@ -145,8 +145,9 @@ class Dashboard::Impl {
   }
   WebAnswer StatusOf(ObservationFeed& feed) {
     feed.source().board->Touch();
-    if (feed.text() == nullptr) return Complaint(503, "no observation yet");
-    return {200, "application/json", feed.text(), false, {}};
+    const auto text = feed.Text(Watch());
+    if (text == nullptr) return Complaint(503, "no observation yet");
+    return {200, "application/json", text, false, {}};
   }
   static WebAnswer Decision(const ObservationFeed& feed, std::string_view number) {
     std::string found = feed.Decision(number);

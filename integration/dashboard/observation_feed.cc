@@ -1,6 +1,7 @@
 #include "integration/dashboard/observation_feed.h"
 
 #include <boost/json.hpp>
+#include <utility>
 
 #include "integration/observe/observation_json.h"
 
@@ -19,17 +20,26 @@ std::string Frame(std::string_view event, uint64_t id, std::string_view data) {
 
 }  // namespace
 
-bool ObservationFeed::Refresh(const json::object& watch) {
-  const auto seen = source_.board->Latest();
+bool ObservationFeed::Refresh() {
+  auto seen = source_.board->Latest();
   if (seen == nullptr || (latest_ != nullptr && latest_->number == seen->number)) return false;
-  latest_ = seen;
-  json::object o = JsonOf(*seen);
+  latest_ = std::move(seen);
+  text_ = frame_ = nullptr;
+  AddPoint(*latest_);
+  return true;
+}
+
+std::shared_ptr<const std::string> ObservationFeed::Text(const json::object& watch) {
+  if (text_ != nullptr || latest_ == nullptr) return text_;
+  json::object o = JsonOf(*latest_);
   o["source"] = source_.name;
   o["watch"] = watch;
-  text_ = std::make_shared<const std::string>(json::serialize(o));
-  frame_ = std::make_shared<const std::string>(Frame("observation", seen->number, *text_));
-  AddPoint(*seen);
-  return true;
+  return text_ = std::make_shared<const std::string>(json::serialize(o));
+}
+
+std::shared_ptr<const std::string> ObservationFeed::FrameOf(const json::object& watch) {
+  if (frame_ != nullptr || latest_ == nullptr) return frame_;
+  return frame_ = std::make_shared<const std::string>(Frame("observation", latest_->number, *Text(watch)));
 }
 
 // [unix_ms, ttft p50, p95, e2e p50, p95, arrivals/s, finished/s, output tokens/s, ttft bias, e2e bias, ttft |error| p50, decision p99]
@@ -45,7 +55,7 @@ void ObservationFeed::AddPoint(const Observation& o) {
   if (points_.size() > kPointsMost) points_.pop_front();
 }
 
-std::string ObservationFeed::Opening() const {
+std::string ObservationFeed::Opening(const json::object& watch) {
   std::string data = "{\"points\":[";
   for (const std::string& p : points_) {
     if (data.back() != '[') data += ",";
@@ -53,7 +63,7 @@ std::string ObservationFeed::Opening() const {
   }
   data += "]}";
   std::string out = "retry: 1000\n\n" + Frame("course", 0, data);
-  if (frame_ != nullptr) out += *frame_;
+  if (const auto frame = FrameOf(watch)) out += *frame;
   return out;
 }
 

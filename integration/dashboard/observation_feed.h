@@ -28,14 +28,14 @@ class ObservationFeed {
   explicit ObservationFeed(DashboardSource source) : source_(std::move(source)) {}
 
   const DashboardSource& source() const { return source_; }
-  // Looks at the board. True: there is a new observation, and text() is of it; `watch` is what it says of those who watch.
-  bool Refresh(const boost::json::object& watch);
-  std::shared_ptr<const Observation> latest() const { return latest_; }
-  // The JSON text, and the same as a frame of server-sent events; null before the first.
-  std::shared_ptr<const std::string> text() const { return text_; }
-  std::shared_ptr<const std::string> frame() const { return frame_; }
-  // The frame that a page begins with: the course so far, and the latest observation.
-  std::string Opening() const;
+  // Looks at the board. True: there is a new observation.
+  bool Refresh();
+  // The latest as JSON, and the same as a frame of server-sent events; null before the first. Made when it is asked for first, with what is
+  // then to be said of those who watch.
+  std::shared_ptr<const std::string> Text(const boost::json::object& watch);
+  std::shared_ptr<const std::string> FrameOf(const boost::json::object& watch);
+  // What a page begins with: the course so far, and the latest observation.
+  std::string Opening(const boost::json::object& watch);
   // Of the decision with this number ("0-17"), with every candidate; empty: not known any more.
   std::string Decision(std::string_view number) const;
 

@@ -284,7 +284,7 @@ void WebServer::Impl::Accept() {
 }
 
 void WebServer::Impl::ArmTick() {
-  ticker_.expires_after(Std(options_.tick));
+  ticker_.expires_after(Std(options_.tick) * (counters_.pages > 0 ? 1 : 4));
   ticker_.async_wait([this](const error_code& code) {
     if (code) return;
     tick_();

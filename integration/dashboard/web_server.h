@@ -57,7 +57,7 @@ class WebServer {
     Duration request_within = Duration::Seconds(10);
     Duration idle_for = Duration::Seconds(30);
     Duration page_stalls_after = Duration::Seconds(30);
-    Duration tick = Duration::Millis(50);
+    Duration tick = Duration::Millis(50);  // with pages; four times as long without
   };
   // Both are called on the server's thread.
   using Handler = std::function<WebAnswer(const WebRequest&)>;

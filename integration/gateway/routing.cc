@@ -29,6 +29,8 @@ Routing::Routing(Options options) : options_(std::move(options)) {
   RequestJournal::Options o;
   o.slo = options_.slo;
   o.timed_by_owner = true;
+  o.decisions = 96;           // long enough that the ends of most are seen
+  o.details_per_second = 12;  // nobody follows more
   journal_.emplace(o);
 }
 Routing::~Routing() = default;
@@ -107,7 +109,7 @@ void Routing::SendPredict(DecisionId decision, std::span<const InstanceId> targe
 }
 
 void Routing::SendEnqueue(const EnqueueOrder& order) {
-  if (journal_) journal_->OnChosen(order.reservation.request, scheduler_->last_candidates(), scheduler_->last_scores(), now_);
+  if (journal_) journal_->OnChosen(order.reservation.request, scheduler_->last_candidates(), scheduler_->last_scores());
   // Nothing can have come between the prediction and this: the reply is always an acceptance, which ends the round.
   EnqueueReply reply = mirrors_[order.instance.value()]->OnEnqueue(order, now_);
   if (order.guarded) scheduler_->OnEnqueueReply(reply, now_, *this);

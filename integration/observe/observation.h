@@ -76,7 +76,7 @@ struct SyncEvent {
   Instant at;  // when it was noticed
   InstanceId instance;
   SyncEventKind kind = SyncEventKind::kGap;
-  uint64_t count = 1;  // of them since the observation before, or within a second of the first
+  uint64_t count = 1;  // of them since the observation before, or within two seconds of the first
   std::string detail;
 };
 

@@ -5,7 +5,7 @@
 namespace foretoken {
 namespace {
 
-constexpr Duration kMergedWithin = Duration::Seconds(1);
+constexpr Duration kMergedWithin = Duration::Seconds(2);
 
 double Rate(uint64_t count, Duration window) { return window > Duration() ? static_cast<double>(count) / window.seconds() : 0; }
 double Share(double part, uint64_t of) { return of == 0 ? 0 : part / static_cast<double>(of); }

@@ -20,8 +20,8 @@ class ObservationBuilder {
  public:
   struct Options {
     SystemFacts facts;
-    size_t decisions = 32;  // in an observation
-    size_t events = 200;    // remembered
+    size_t decisions = 64;  // in an observation
+    size_t events = 300;    // remembered
     Duration drift_over = Duration::Seconds(5);
   };
 

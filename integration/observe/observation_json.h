@@ -10,6 +10,6 @@
 namespace foretoken {
 
 // Of each decision the best `candidates_most` candidates; how many there were is in `candidates_total`.
-boost::json::object JsonOf(const Observation& observation, size_t candidates_most = 12);
+boost::json::object JsonOf(const Observation& observation, size_t candidates_most = 8);
 
 }  // namespace foretoken

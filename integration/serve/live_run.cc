@@ -214,6 +214,8 @@ std::optional<RequestJournal::Options> JournalOf(const LiveOptions& options) {
   if (!options.watch) return std::nullopt;
   RequestJournal::Options o;
   o.slo = options.run.scheduler.slo;
+  o.decisions = 96;           // long enough that the ends of most are seen
+  o.details_per_second = 12;  // nobody follows more
   return o;
 }
 

@@ -53,20 +53,20 @@ RequestJournal::RequestJournal(const Options& options)
   ring_.reserve(options.decisions);
 }
 
-RequestJournal::Second& RequestJournal::SecondOf(Instant now) {
+void RequestJournal::Turn(Instant now) {
   const int64_t turn = now.nanos() / kSecond.nanos();
-  Second& s = seconds_[static_cast<size_t>(turn) % seconds_.size()];
-  if (s.turn != turn) {
-    s = Second();
-    s.turn = turn;
-  }
-  return s;
+  second_ = &seconds_[static_cast<size_t>(turn) % seconds_.size()];
+  second_begin_ = Instant() + kSecond * turn;
+  second_end_ = second_begin_ + kSecond;
+  if (second_->turn == turn) return;
+  *second_ = Second();
+  second_->turn = turn;
 }
 
-bool RequestJournal::MayKeep(Instant now) {
+bool RequestJournal::MayKeep() {
   const double rate = options_.details_per_second;
-  allowance_ = std::min(rate, allowance_ + (now - allowed_at_).seconds() * rate);
-  allowed_at_ = now;
+  allowance_ = std::min(rate, allowance_ + (seen_ - allowed_at_).seconds() * rate);
+  allowed_at_ = seen_;
   if (allowance_ < 1) return false;
   allowance_ -= 1;
   return true;
@@ -80,17 +80,19 @@ DecisionSeen* RequestJournal::Kept(const Open& open, RequestId request) {
 void RequestJournal::OnSubmitted(const RequestMeta& request, Instant submitted, Instant now) {
   Open open;
   open.submitted = submitted;
-  open.slo = request.slo.value_or(options_.slo);
+  const Slo& slo = request.slo ? *request.slo : options_.slo;
+  open.slo_ttft = static_cast<float>(slo.ttft.seconds());
+  open.slo_tpot = static_cast<float>(slo.tpot.seconds());
   open.prompt_tokens = static_cast<int32_t>(request.prompt_tokens.value());
-  if (!open_.Insert(request.id.value(), std::move(open))) return;
+  seen_ = now;
+  if (!open_.Insert(request.id.value(), open)) return;
   ++totals_.arrived;
   ++totals_.open;
   ++SecondOf(now).arrived;
 }
 
-void RequestJournal::OnChosen(RequestId request, std::span<const Candidate> candidates, std::span<const double> scores,
-                              Instant now) {
-  if (!MayKeep(now)) return;
+void RequestJournal::OnChosen(RequestId request, std::span<const Candidate> candidates, std::span<const double> scores) {
+  if (!MayKeep()) return;
   auto seen = std::make_shared<std::vector<CandidateSeen>>();
   seen->reserve(candidates.size());
   for (size_t i = 0; i < candidates.size(); ++i) {
@@ -121,6 +123,7 @@ void RequestJournal::OnChosen(RequestId request, std::span<const Candidate> cand
 }
 
 void RequestJournal::OnDecided(const DecisionRecord& r) {
+  seen_ = r.at;
   ++totals_.decided;
   totals_.retried += r.attempt > 0;
   ++SecondOf(r.at).decided;
@@ -131,10 +134,10 @@ void RequestJournal::OnDecided(const DecisionRecord& r) {
   open->first_token = Instant::Max();  // nothing was kept of a failed attempt
   open->predicted = r.predicted;
   if (r.predicted) {
-    open->ttft = r.prediction.ttft;
-    open->ttft_p90 = r.prediction.ttft_p90;
-    open->e2e = r.prediction.e2e;
-    open->e2e_p90 = r.prediction.e2e_p90;
+    open->ttft = static_cast<float>(r.prediction.ttft.seconds());
+    open->ttft_p90 = static_cast<float>(r.prediction.ttft_p90.seconds());
+    open->e2e = static_cast<float>(r.prediction.e2e.seconds());
+    open->e2e_p90 = static_cast<float>(r.prediction.e2e_p90.seconds());
   }
   auto* chosen = chosen_.Find(r.request.value());
   if (chosen == nullptr) return;
@@ -181,13 +184,13 @@ void RequestJournal::OnFirstToken(RequestId request, Instant at) {
   ttft_.Add(ttft, at);
   if (DecisionSeen* kept = Kept(*open, request)) kept->first_token = at;
   if (!open->predicted) return;
-  const Duration actual = at - open->decided;
-  if (actual <= Duration()) return;
+  const double actual = (at - open->decided).seconds();
+  if (actual <= 0) return;
   Second& second = SecondOf(at);
-  const double error = open->ttft.seconds() / actual.seconds() - 1;
+  const double error = static_cast<double>(open->ttft) / actual - 1;
   ++second.ttft_judged;
   second.ttft_error_sum += error;
-  second.ttft_below_p90 += actual <= open->ttft_p90;
+  second.ttft_below_p90 += actual <= static_cast<double>(open->ttft_p90);
   ttft_error_.Add(std::abs(error), at);
 }
 
@@ -198,19 +201,20 @@ void RequestJournal::Judge(const Open& open, Instant ended, TokenCount output) {
   ++second.finished;
   second.output_tokens += static_cast<uint64_t>(output.value());
   ++second.with_slo;
-  bool met = open.first_token != Instant::Max() && open.first_token - open.submitted <= open.slo.ttft;
+  bool met =
+      open.first_token != Instant::Max() && (open.first_token - open.submitted).seconds() <= static_cast<double>(open.slo_ttft);
   if (open.first_token != Instant::Max() && output.value() > 1) {
     const double tpot = (ended - open.first_token).seconds() / static_cast<double>(output.value() - 1);
     tpot_.Add(tpot, ended);
-    met = met && tpot <= open.slo.tpot.seconds();
+    met = met && tpot <= static_cast<double>(open.slo_tpot);
   }
   second.met_slo += met;
-  const Duration actual = ended - open.decided;
-  if (!open.predicted || actual <= Duration()) return;
-  const double error = open.e2e.seconds() / actual.seconds() - 1;
+  const double actual = (ended - open.decided).seconds();
+  if (!open.predicted || actual <= 0) return;
+  const double error = static_cast<double>(open.e2e) / actual - 1;
   ++second.e2e_judged;
   second.e2e_error_sum += error;
-  second.e2e_below_p90 += actual <= open.e2e_p90;
+  second.e2e_below_p90 += actual <= static_cast<double>(open.e2e_p90);
   e2e_error_.Add(std::abs(error), ended);
 }
 

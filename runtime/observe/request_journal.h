@@ -1,7 +1,7 @@
 // RequestJournal: what a SCHEDULER saw lately, for whoever watches it: totals, figures of the last seconds, and the latest decisions with
 // their candidates and outcomes. One per SCHEDULER, on its thread; a View is a value that any thread may read.
 //
-// It costs a decision some 0.2 us: totals and one sketch are fed by every decision, while the candidates of at most
+// It costs a request some 0.3 us: totals and one sketch are fed by every decision, while the candidates of at most
 // `details_per_second` decisions are kept - nobody reads more - and the ring of those is bounded. Nothing of a prompt is kept.
 #pragma once
 
@@ -70,10 +70,12 @@ class RequestJournal {
   };
 
   explicit RequestJournal(const Options& options);
+  RequestJournal(const RequestJournal&) = delete;
+  RequestJournal& operator=(const RequestJournal&) = delete;
 
   void OnSubmitted(const RequestMeta& request, Instant submitted, Instant now);
   // The candidates of a choice, before it is decided; of a re-picked one twice. `scores` is as long as `candidates`.
-  void OnChosen(RequestId request, std::span<const Candidate> candidates, std::span<const double> scores, Instant now);
+  void OnChosen(RequestId request, std::span<const Candidate> candidates, std::span<const double> scores);
   void OnDecided(const DecisionRecord& record);
   void OnTook(Duration decision, Instant now) { decision_.Add(decision.seconds(), now); }
   void OnRejected(RequestId request, OutcomeReason reason, Instant now);
@@ -86,15 +88,15 @@ class RequestJournal {
 
  private:
   static constexpr uint32_t kNotKept = UINT32_MAX;
-  struct Open {
+  struct Open {  // a cache line
     Instant submitted;
     Instant first_token = Instant::Max();
-    Duration ttft, ttft_p90, e2e, e2e_p90;  // predicted at its latest decision
-    Instant decided = Instant::Max();       // Max: not yet
-    Slo slo;
+    Instant decided = Instant::Max();                    // Max: not yet
+    float ttft = 0, ttft_p90 = 0, e2e = 0, e2e_p90 = 0;  // seconds, predicted at its latest decision
+    float slo_ttft = 0, slo_tpot = 0;                    // seconds
     int32_t prompt_tokens = 0;
-    bool predicted = false;
     uint32_t slot = kNotKept;  // in ring_, while ring_[slot].request is still this one
+    bool predicted = false;
   };
   // Counts of one second.
   struct Second {
@@ -104,8 +106,13 @@ class RequestJournal {
     double ttft_error_sum = 0, e2e_error_sum = 0;
   };
 
-  Second& SecondOf(Instant now);
-  bool MayKeep(Instant now);
+  // Of the second that `now` is in.
+  Second& SecondOf(Instant now) {
+    if (now < second_begin_ || now >= second_end_) Turn(now);
+    return *second_;
+  }
+  void Turn(Instant now);
+  bool MayKeep();
   DecisionSeen* Kept(const Open& open, RequestId request);
   void Judge(const Open& open, Instant ended, TokenCount output);
   void Close(RequestId request, OutcomeKind outcome, TokenCount output, Instant at);
@@ -120,6 +127,9 @@ class RequestJournal {
   Instant allowed_at_;
   SlidingSketch ttft_, e2e_, tpot_, decision_, ttft_error_, e2e_error_;
   std::vector<Second> seconds_;
+  Second* second_ = nullptr;  // that of [second_begin_, second_end_)
+  Instant second_begin_, second_end_;
+  Instant seen_;  // the latest time that was told: what is chosen is chosen about then
 };
 
 }  // namespace foretoken

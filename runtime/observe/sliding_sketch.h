@@ -29,18 +29,15 @@ inline Spread SpreadOf(const QuantileSketch& s) {
 
 class SlidingSketch {
  public:
+  SlidingSketch(const SlidingSketch&) = delete;
+  SlidingSketch& operator=(const SlidingSketch&) = delete;
   // The window is slots x slot long; the slot under way counts from its begin.
   SlidingSketch(size_t slots, Duration slot, const QuantileSketchOptions& options)
       : options_(options), slot_(slot), slots_(slots, Slot{-1, QuantileSketch(options)}) {}
 
   void Add(double value, Instant now) {
-    const int64_t turn = now.nanos() / slot_.nanos();
-    Slot& s = slots_[static_cast<size_t>(turn) % slots_.size()];
-    if (s.turn != turn) {
-      s.sketch.Clear();
-      s.turn = turn;
-    }
-    s.sketch.Add(value);
+    if (now < begin_ || now >= end_) Turn(now);
+    current_->sketch.Add(value);
   }
   // Everything in the window that ends now.
   QuantileSketch Read(Instant now) const {
@@ -57,9 +54,21 @@ class SlidingSketch {
     QuantileSketch sketch;
   };
 
+  void Turn(Instant now) {
+    const int64_t turn = now.nanos() / slot_.nanos();
+    current_ = &slots_[static_cast<size_t>(turn) % slots_.size()];
+    begin_ = Instant() + slot_ * turn;
+    end_ = begin_ + slot_;
+    if (current_->turn == turn) return;
+    current_->sketch.Clear();
+    current_->turn = turn;
+  }
+
   QuantileSketchOptions options_;
   Duration slot_;
   std::vector<Slot> slots_;
+  Slot* current_ = nullptr;  // that of [begin_, end_)
+  Instant begin_, end_;
 };
 
 }  // namespace foretoken

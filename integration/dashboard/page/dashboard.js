@@ -46,7 +46,7 @@
   const tiles = [
     ["rate", "Requests", (o) => o.window.arrivals_per_second, (v) => [count(v), "/s"], (o) => count(o.totals.open) + " open, " + count(o.totals.finished) + " done"],
     ["ttft", "TTFT, median", (o) => o.window.ttft.p50, (v) => split(time(v)), (o) => "p95 " + time(o.window.ttft.p95) + " · p99 " + time(o.window.ttft.p99)],
-    ["e2e", "End to end, median", (o) => o.window.e2e.p50, (v) => split(time(v)), (o) => "p95 " + time(o.window.e2e.p95) + " · p99 " + time(o.window.e2e.p99)],
+    ["e2e", "E2E, median", (o) => o.window.e2e.p50, (v) => split(time(v)), (o) => "p95 " + time(o.window.e2e.p95) + " · p99 " + time(o.window.e2e.p99)],
     ["slo", "In time", (o) => (o.window.ended > 0 ? o.window.slo_attainment : NaN), (v) => split(percent(v)), (o) => "TTFT " + time(o.system.slo_ttft) + " · TPOT " + time(o.system.slo_tpot), (v) => (!known(v) ? "" : v >= 0.99 ? "good" : v >= 0.9 ? "warn" : "bad")],
     ["tokens", "Output tokens", (o) => o.window.output_tokens_per_second, (v) => [count(v), "/s"], (o) => count(o.totals.output_tokens) + " so far"],
     ["error", "TTFT error, median", (o) => (o.window.ttft_error.count > 0 ? o.window.ttft_error.p50 : NaN), (v) => split(percent(v)), (o) => "bias " + signed(o.window.ttft_error.bias) + " · end to end " + percent(o.window.e2e_error.p50), (v) => (!known(v) ? "" : v < 0.15 ? "good" : v < 0.5 ? "warn" : "bad")],

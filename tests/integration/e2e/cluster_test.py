@@ -197,6 +197,11 @@ class ClusterTest(unittest.TestCase):
             events = [e["event"] for e in json.loads(told)["events"]]
             self.assertEqual(events[:3], ["scheduled", "chosen", "decided"])
             self.assertEqual(events[-1], "finished")
+            verdict = json.loads(told)["verdict"]  # with which state at which age, what came, and what the others would have given
+            self.assertEqual(set(verdict["actual"]), {"ttft_ms", "e2e_ms"})
+            self.assertGreaterEqual(verdict["predicted"]["age_ms"], 0)
+            self.assertGreater(len(verdict["others"]), 2)
+            self.assertNotIn(verdict["instance"], [o["instance"] for o in verdict["others"]])
 
     def test_recorded_simulators_predict_alike_when_they_are_replayed(self):
         """Of the node that had them, which was killed, and of one that took them over from it."""

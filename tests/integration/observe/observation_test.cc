@@ -48,11 +48,11 @@ TEST_F(ObservationTest, GrowingCountersBecomeEventsAndTheFirstSightIsNone) {
   EXPECT_EQ(seen->events[0].count, 10u);
 }
 
-TEST_F(ObservationTest, EventsOfOneKindWithinASecondAreOne) {
+TEST_F(ObservationTest, EventsOfOneKindWithinTwoSecondsAreOne) {
   Look(1, Mirror(0, 0, 0, 0));
   Look(1.25, Mirror(1, 0, 0, 0));
   EXPECT_EQ(Look(1.5, Mirror(3, 0, 0, 0))->events.size(), 1u);
-  const auto later = Look(3, Mirror(4, 0, 0, 0));
+  const auto later = Look(3.5, Mirror(4, 0, 0, 0));
   ASSERT_EQ(later->events.size(), 2u);
   EXPECT_EQ(later->events[1].count, 3u);
 }

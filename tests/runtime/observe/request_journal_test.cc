@@ -37,7 +37,7 @@ void Decide(RequestJournal& journal, uint64_t id, double at, double ttft = .2, d
   candidates[1].instance = InstanceId(0);
   candidates[1].prediction = &first;
   const std::vector<double> scores = {kExcluded, 3.5};
-  journal.OnChosen(meta.id, candidates, scores, At(at));
+  journal.OnChosen(meta.id, candidates, scores);
   DecisionRecord r;
   r.at = At(at) + Duration::Micros(15);
   r.request = meta.id;
