@@ -11,7 +11,9 @@
 #include <caf/io/all.hpp>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <future>
+#include <mutex>
 #include <thread>
 
 #include "integration/bench/loaded_simulator.h"
@@ -78,13 +80,50 @@ struct Config : caf::actor_system_config {
   }
 };
 
-// One node of two: "router" and "gpu", which has the SIMULATORs.
+// An INSTANCE that does what the test says: it keeps what it is told, and answers when it is told to.
+struct Script {
+  std::mutex mutex;
+  std::vector<RequestId> dispatched, cancelled;
+  caf::actor node;  // who dispatched
+};
+struct SayCall {
+  RequestOutcome outcome;
+};
+
+caf::behavior ScriptedInstance(caf::event_based_actor* self, const std::shared_ptr<Script>& script) {
+  return {[self, script](const DispatchCall& call) {
+            const std::lock_guard lock(script->mutex);
+            script->dispatched.push_back(call.request->id);
+            script->node = caf::actor_cast<caf::actor>(self->current_sender());
+          },
+          [script](const Cancel& cancel) {
+            const std::lock_guard lock(script->mutex);
+            script->cancelled.push_back(cancel.request);
+          },
+          [self, script](const SayCall& call) {
+            const std::lock_guard lock(script->mutex);
+            self->send(script->node, call.outcome);
+            script->node = {};
+          },
+          [](const ResyncRequest&) {}};
+}
+
+}  // namespace
+}  // namespace foretoken
+
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(foretoken::SayCall)
+
+namespace foretoken {
+namespace {
+
+// One node of two, "router" and "gpu", which has the INSTANCEs and SIMULATORs; or of three.
 class Node {
  public:
   Node(uint32_t self, const std::vector<uint16_t>& ports, std::shared_ptr<const TlsContext> tls = nullptr)
       : clock_(system_, 1) {
     NodeOptions o;
     o.links.nodes = {{"router", {"127.0.0.1", ports[0]}}, {"gpu", {"127.0.0.1", ports[1]}}};
+    if (ports.size() > 2) o.links.nodes.push_back({"other", {"127.0.0.1", ports[2]}});
     o.links.self = NodeId(self);
     o.links.tls = std::move(tls);
     o.links.limits.instances = kInstances;
@@ -99,17 +138,17 @@ class Node {
       return MakeLoadedSimulator(k, Model(), {}, Scripts()[k.value()], streams_[k.value()], clock_.Now());
     };
     if (self == 1)
-      for (caf::actor& i : o.instances)
-        i = system_.spawn(
-            [](caf::event_based_actor*, int) -> caf::behavior {
-              return {[](const DispatchCall&) {}, [](const Cancel&) {}, [](const ResyncRequest&) {}};
-            },
-            0);
+      for (caf::actor& i : o.instances) {
+        scripts.push_back(std::make_shared<Script>());
+        i = system_.spawn(ScriptedInstance, scripts.back());
+      }
     engines_ = o.instances;
     node_ = std::move(SpawnNode(system_, clock_, std::move(o))).value();
   }
   ~Node() {
     engines_.push_back(node_);
+    engines_.insert(engines_.end(), schedulers_.begin(), schedulers_.end());
+    schedulers_.clear();
     caf::scoped_actor self(system_);
     for (const caf::actor& a : engines_) {
       if (!a) continue;
@@ -161,10 +200,33 @@ class Node {
     return out;
   }
 
+  // What comes of the request, sent in the name of a SCHEDULER here.
+  std::future<RequestOutcome> Dispatch(RequestId request, InstanceId instance) {
+    auto promise = std::make_shared<std::promise<RequestOutcome>>();
+    auto outcome = promise->get_future();
+    Prng prng(1);
+    const DispatchCall call{
+        DecisionId(1), instance, std::make_shared<RequestMeta>(DrawRequest(prng, request, clock_.Now())), {}};
+    schedulers_.push_back(system_.spawn(
+        [node = node_, call, promise](caf::event_based_actor* self, int) -> caf::behavior {
+          self->send(node, call);
+          return {[promise, self](const RequestOutcome& o) {
+            promise->set_value(o);
+            self->quit();
+          }};
+        },
+        0));
+    return outcome;
+  }
+  void Say(InstanceId instance, const RequestOutcome& outcome) { caf::anon_send(engines_[instance.value()], SayCall{outcome}); }
+
+  std::vector<std::shared_ptr<Script>> scripts;  // by instance, where they are
+
  private:
   Config config_;
   caf::actor_system system_{config_};
   HostClock clock_;
+  std::vector<caf::actor> schedulers_;
   std::vector<SyncStream> streams_;
   std::vector<caf::actor> engines_;
   caf::actor node_;
@@ -263,6 +325,48 @@ TEST(NodeTest, ACommandIsAnsweredAndANodeWithoutControlSaysSo) {
   ASSERT_TRUE(reply.ok()) << reply.error().message;
   EXPECT_EQ(*reply, (ControlReply{9, false, "this node takes no commands"}));
   EXPECT_FALSE(AskNode({{"127.0.0.1", ports[1]}, "gpu", nullptr, 5}, {9, "status", {}}).ok());
+}
+
+bool Until(const std::function<bool()>& condition) {
+  for (int k = 0; k < 2000 && !condition(); ++k) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  return condition();
+}
+
+TEST(NodeTest, ARequestSentAnewByAnotherSchedulerIsNotEndedByTheEndOfItsFirstTry) {
+  const auto ports = FreePorts(3);
+  auto router = std::make_unique<Node>(0, ports);
+  Node gpu(1, ports), other(2, ports);
+  const RequestId request(42);
+  const InstanceId first(0), second(1);
+  const auto has = [&gpu, request](InstanceId i, std::vector<RequestId> Script::*list) {
+    Script& s = *gpu.scripts[i.value()];
+    const std::lock_guard lock(s.mutex);
+    return std::count((s.*list).begin(), (s.*list).end(), request) > 0;
+  };
+  const auto connected = [](Node& n) {
+    const auto peers = n.Query().peers;
+    return std::all_of(peers.begin(), peers.end(), [](auto& p) { return p.connected; });
+  };
+  ASSERT_TRUE(Until([&] { return connected(*router) && connected(gpu) && connected(other); }));
+  const auto lost = router->Dispatch(request, first);
+  ASSERT_TRUE(Until([&] { return has(first, &Script::dispatched); }));
+  router.reset();
+  ASSERT_TRUE(Until([&] { return has(first, &Script::cancelled); }));
+
+  auto same = other.Dispatch(request, first);  // where its first try has not ended yet: elsewhere, please
+  ASSERT_EQ(same.wait_for(std::chrono::seconds(20)), std::future_status::ready);
+  EXPECT_EQ(same.get().kind, OutcomeKind::kFailed);
+
+  auto again = other.Dispatch(request, second);
+  ASSERT_TRUE(Until([&] { return has(second, &Script::dispatched); }));
+  gpu.Say(first, {request, first, OutcomeKind::kCancelled, OutcomeReason::kClientGone, {}, {}});
+  gpu.Query();  // the node has taken it
+  gpu.Say(second, {request, second, OutcomeKind::kFinished, OutcomeReason::kStop, TokenCount(7), {}});
+  ASSERT_EQ(again.wait_for(std::chrono::seconds(20)), std::future_status::ready);
+  const RequestOutcome outcome = again.get();
+  EXPECT_EQ(outcome.kind, OutcomeKind::kFinished);
+  EXPECT_EQ(outcome.instance, second);
+  EXPECT_EQ(gpu.Query().held_for_others, 0u);
 }
 
 size_t ResidentBytes() {
