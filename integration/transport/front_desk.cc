@@ -12,7 +12,8 @@ FrontDesk::FrontDesk(caf::io::broker* self, const HostClock& clock, NodeLinks& l
 // ---- Clients here.
 
 void FrontDesk::On(const ScheduleCall& call, const caf::actor& client) {
-  const auto [at, fresh] = placed_.try_emplace(call.request->id, Placed{client, call.request, call.submitted, {}, false, {}});
+  const auto [at, fresh] =
+      placed_.try_emplace(call.request->id, Placed{client, call.request, call.submitted, clock_.Now(), {}, false, {}});
   if (!fresh) return self_->send(client, RejectNote{call.request->id, OutcomeReason::kShed});  // the id is in use
   Place(at->second);
 }
@@ -27,7 +28,12 @@ void FrontDesk::Place(Placed& p) {
     p.waiting = false;
     return;
   }
+  Wait(p);
+}
+
+void FrontDesk::Wait(Placed& p) {
   p.waiting = true;
+  p.tried.clear();
   unplaced_.emplace_back(clock_.Now(), p.request->id);
 }
 
@@ -50,11 +56,27 @@ void FrontDesk::On(const WithdrawCall& call) {
   placed_.erase(at);
 }
 
+Instant FrontDesk::Next() const {
+  Instant next = unplaced_.empty() ? Instant::Max() : unplaced_.front().first + kOfferAgain;
+  if (!withdrawn_order_.empty()) next = std::min(next, withdrawn_order_.front().first + kWithdrawalLife);
+  return next;
+}
+
 void FrontDesk::Tick(Instant now) {
-  while (!unplaced_.empty() && now - unplaced_.front().first >= patience_) {
+  while (!withdrawn_order_.empty() && now - withdrawn_order_.front().first >= kWithdrawalLife) {
+    const auto [since, request] = withdrawn_order_.front();
+    withdrawn_order_.pop_front();
+    const auto at = withdrawn_.find(request);
+    if (at != withdrawn_.end() && at->second.since == since) EndWithdrawn(request);
+  }
+  for (size_t due = unplaced_.size(); due > 0 && now - unplaced_.front().first >= kOfferAgain; --due) {
     const auto at = placed_.find(unplaced_.front().second);
     unplaced_.pop_front();
     if (at == placed_.end() || !at->second.waiting) continue;
+    if (now - at->second.since < patience_) {
+      Place(at->second);
+      continue;
+    }
     self_->send(at->second.client, RejectNote{at->first, OutcomeReason::kNoCandidate});
     placed_.erase(at);
   }
@@ -78,6 +100,7 @@ void FrontDesk::Take(NodeId peer, Decision& m) {
   const bool another = std::any_of(usable_.begin(), usable_.end(),
                                    [p](NodeId n) { return std::find(p->tried.begin(), p->tried.end(), n) == p->tried.end(); });
   if (m.reason == OutcomeReason::kNoCandidate && another) return Replace(*p);
+  if (m.reason == OutcomeReason::kNoCandidate && clock_.Now() - p->since < patience_) return Wait(*p);
   self_->send(p->client, RejectNote{m.request, m.reason});
   placed_.erase(m.request);
 }
@@ -118,8 +141,12 @@ void FrontDesk::OnPeerDown(NodeId peer) {
       continue;
     }
     self_->send(schedulers_[at->first.value() % schedulers_.size()], WithdrawCall{at->first});
+    withdrawn_.insert_or_assign(at->first, Withdrawn{clock_.Now(), std::nullopt});
+    withdrawn_order_.emplace_back(clock_.Now(), at->first);
     at = fronted_.erase(at);
   }
+  for (auto& [request, w] : withdrawn_)
+    if (w.anew && w.anew->first == peer) w.anew.reset();
 }
 
 // ---- SCHEDULERs here, for clients elsewhere.
@@ -133,7 +160,24 @@ void FrontDesk::Take(NodeId peer, Schedule& m) {
     links_.Send(peer, d);
   };
   if (schedulers_.empty()) return refuse(OutcomeReason::kNoCandidate);
-  if (!fronted_.try_emplace(id, peer).second) return refuse(OutcomeReason::kShed);
+  if (fronted_.count(id) > 0) return refuse(OutcomeReason::kShed);
+  const auto ending = withdrawn_.find(id);
+  if (ending == withdrawn_.end()) return Accept(peer, m);
+  ending->second.anew.emplace(peer, std::move(m));
+}
+
+bool FrontDesk::EndWithdrawn(RequestId request) {
+  const auto at = withdrawn_.find(request);
+  if (at == withdrawn_.end()) return false;
+  auto anew = std::move(at->second.anew);
+  withdrawn_.erase(at);
+  if (anew) Accept(anew->first, anew->second);
+  return true;
+}
+
+void FrontDesk::Accept(NodeId peer, Schedule& m) {
+  const RequestId id = m.request.id;
+  fronted_.emplace(id, peer);
   self_->send(schedulers_[id.value() % schedulers_.size()],
               ScheduleCall{std::make_shared<const RequestMeta>(std::move(m.request)), m.submitted});
 }
@@ -152,7 +196,7 @@ void FrontDesk::On(const DecisionNote& note) {
 
 void FrontDesk::On(const RejectNote& note) {
   const auto at = fronted_.find(note.request);
-  if (at == fronted_.end()) return;
+  if (at == fronted_.end()) return void(EndWithdrawn(note.request));
   Decision d;
   d.request = note.request;
   d.reason = note.reason;
@@ -169,7 +213,7 @@ bool FrontDesk::On(const TokenEvent& event) {
 
 bool FrontDesk::On(const RequestOutcome& outcome) {
   const auto at = fronted_.find(outcome.request);
-  if (at == fronted_.end()) return false;
+  if (at == fronted_.end()) return EndWithdrawn(outcome.request);
   links_.Send(at->second, outcome);
   fronted_.erase(at);
   return true;

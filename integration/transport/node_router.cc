@@ -64,8 +64,9 @@ Status NodeRouter::Start() {
 void NodeRouter::Arm(Instant at) {
   if (at >= alarm_) return;
   alarm_ = at;
-  const caf::strong_actor_ptr me(self_->ctrl());
-  clock_.Deliver(at, SlotClass::kOther, 0, me, caf::make_mailbox_element(me, caf::make_message_id(), caf::no_stages, Tick{at}));
+  // Without a sender: one that is never taken out of our own mailbox must not keep us alive.
+  clock_.Deliver(at, SlotClass::kOther, 0, caf::strong_actor_ptr(self_->ctrl()),
+                 caf::make_mailbox_element(caf::strong_actor_ptr(), caf::make_message_id(), caf::no_stages, Tick{at}));
 }
 
 Instant NodeRouter::NextWork() const {
@@ -472,6 +473,7 @@ void NodeRouter::FailRequests(NodeId peer) {
     ++counters_.failed_with_node;
     self_->send(away.scheduler,
                 RequestOutcome{request, away.instance, OutcomeKind::kFailed, OutcomeReason::kEngineRestarted, {}, now});
+    desk_.EndWithdrawn(request);
     at = away_.erase(at);
   }
   for (auto at = held_.begin(); at != held_.end();) {
@@ -600,6 +602,7 @@ void NodeRouter::Take(NodeId peer, RequestOutcome& m) {
     reserved_.erase(m.request);
     self_->send(away->second.scheduler, m);
     if (away->second.client && m.kind != OutcomeKind::kFailed) self_->send(away->second.client, m);
+    if (m.kind == OutcomeKind::kFailed) desk_.EndWithdrawn(m.request);
     away_.erase(away);
   } else if (SimulatorCore* core = simulators_.Find(m.instance); core != nullptr && options_.outcomes_to_simulators) {
     Ended(*core, m);
