@@ -23,7 +23,7 @@ struct ClusterOptions {
   size_t shard_size = 1;          // SIMULATORs per actor
   size_t open_rounds_max = 1024;  // per SCHEDULER
   bool heartbeats = false;        // also without faults: live, silence means something
-  bool switchable_links = false;  // LINKs also without a fault plan, so that faults can be switched on (LinkCall)
+  bool switchable_links = false;  // LINKs also without a fault plan, so that faults can be switched on (FaultCall)
   std::optional<RequestJournal::Options> journal;  // of each SCHEDULER; its number is set
   std::function<EngineRequest(InstanceId, const RequestMeta&)> for_engine;
   std::function<void(const DecisionRecord&)> on_decision;  // called in SCHEDULER actors; may be empty

@@ -40,7 +40,6 @@ caf::behavior LinkBehavior(caf::stateful_actor<LinkState>* self, const std::shar
         return caf::delegated<caf::message>{};  // no answer from here
       });
   return {
-      [options](const LinkCall& call) { static_cast<void>(options->link.SetFaults(call.faults)); },  // checked by the sender
       [self, options, clock = setup->clock](const FaultCall& call) {
         Add(self->state.before, options->link.counters());
         options->link = *call.link;

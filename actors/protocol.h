@@ -13,7 +13,6 @@
 #include "runtime/base/ids.h"
 #include "runtime/base/units.h"
 #include "runtime/engine/emulated_engine.h"
-#include "runtime/fault/fault_plan.h"
 #include "runtime/model/messages.h"
 #include "runtime/model/request.h"
 #include "runtime/model/stream_message.h"
@@ -129,10 +128,6 @@ struct RestartCall {
 // StatusQuery: answered by an InstanceStatus.
 
 // ---- LINK: any message; it is passed on as the link's fault plan says, its sender kept. StatusQuery: answered by LinkCounters.
-// From whoever injects faults: from now on the link is such a one.
-struct LinkCall {
-  LinkFaults faults;
-};
 
 // ---- Client (GATEWAY, load). It receives:
 
@@ -201,7 +196,6 @@ CAF_ALLOW_UNSAFE_MESSAGE_TYPE(foretoken::RouteCall)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(foretoken::DecisionNote)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(foretoken::RejectNote)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(foretoken::WatchQuery)
-CAF_ALLOW_UNSAFE_MESSAGE_TYPE(foretoken::LinkCall)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(foretoken::JournalReport)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(foretoken::MirrorsReport)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(foretoken::SchedulerStatus)

@@ -1,11 +1,14 @@
 #include "integration/serve/fault_switch.h"
 
 #include <caf/send.hpp>
+#include <memory>
 #include <utility>
 
+#include "actors/link.h"
 #include "actors/protocol.h"
 #include "integration/observe/observation_builder.h"
 #include "runtime/base/nearest_name.h"
+#include "runtime/fault/link.h"
 
 namespace foretoken {
 namespace {
@@ -54,7 +57,9 @@ Status FaultSwitch::Apply(const FaultOrder& order) {
     faults.reorder_probability = f.reorder;
     faults.reorder_delay.value = kPassed;
     faults.drop_probability = f.drop;
-    caf::anon_send(links_[k], LinkCall{faults});
+    auto link = Link::Make(faults, ++seed_);
+    if (!link.ok()) return link.error();
+    caf::anon_send(links_[k], FaultCall{std::make_shared<const Link>(std::move(link).value())});
     if (!order.kill) continue;
     caf::anon_send(instances_[k], RestartCall{*order.kill});
     f.down_until = Clock::now() + std::chrono::nanoseconds(order.kill->nanos());

@@ -4,6 +4,7 @@
 
 #include <caf/actor.hpp>
 #include <chrono>
+#include <cstdint>
 #include <mutex>
 #include <string>
 #include <vector>
@@ -34,6 +35,7 @@ class FaultSwitch final : public FaultControl {
   std::vector<std::string> names_;
   std::vector<caf::actor> links_, instances_;
   std::vector<Faults> faults_;
+  uint64_t seed_ = 0;  // of the next link: no two lose the same messages
 };
 
 }  // namespace foretoken

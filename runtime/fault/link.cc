@@ -53,12 +53,6 @@ Result<Link> Link::Make(const LinkFaults& faults, uint64_t seed) {
   return Link(faults, seed);
 }
 
-Status Link::SetFaults(const LinkFaults& faults) {
-  const Status status = Validate(faults);
-  if (status.ok()) faults_ = faults;
-  return status;
-}
-
 Deliveries Link::OnMessage(Instant now, int64_t bytes) {
   ++counters_.sent;
   Deliveries out;

@@ -56,9 +56,6 @@ class Link {
   // A message of `bytes` is sent at `now`, not before the one before it.
   Deliveries OnMessage(Instant now, int64_t bytes);
 
-  // From the next message on. Counters, draws and what is on its way go on. Error: as Make; nothing changes then.
-  Status SetFaults(const LinkFaults& faults);
-
   // What the sender's clock shows at `now`.
   Instant SenderClock(Instant now) const { return faults_.clock.At(now); }
 

@@ -159,6 +159,28 @@ class PageTest(unittest.TestCase):
 
 
 @unittest.skipUnless(browsers.CHROMIUM, "no chromium here: apt install chromium to run this test")
+class QuickstartTest(unittest.TestCase):
+    def test_the_page_that_quickstart_prints_shows_live_decisions_and_both_systems(self):
+        with tempfile.TemporaryDirectory() as folder:
+            page = browsers.Browser(folder)
+            self.addCleanup(page.close)
+            started = subprocess.Popen([PROGRAM, "quickstart", "--dashboard", "127.0.0.1:0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+            self.addCleanup(started.stdout.close)
+            self.addCleanup(started.wait)
+            self.addCleanup(started.kill)
+            url = next(found.group(1) for line in started.stdout if (found := re.search(r"Watch it: +(\S+)", line)))
+            begun = time.monotonic()
+            page.open(url)
+            page.wait("document.querySelectorAll('.decision').length > 0", 120, "live decisions")
+            print(f"[measured] from the URL to live decisions on the page: {time.monotonic() - begun:.2f} s (goal: 5 s)", flush=True)
+            self.assertEqual(page.value("[...document.getElementById('source').options].map((o) => o.value)"), ["cluster", "gateway"])
+            page.value("(() => { const s = document.getElementById('source'); s.value = 'gateway'; s.dispatchEvent(new Event('change')); })()")
+            page.wait("document.getElementById('facts').textContent.includes('gateway')", 60, "the gateway's page")
+            self.assertTrue(page.value("document.getElementById('fault-panel').hidden"), "a switch for faults where there is none")
+            self.assertEqual(page.failures, [])
+
+
+@unittest.skipUnless(browsers.CHROMIUM, "no chromium here: apt install chromium to run this test")
 class ManyInstancesTest(unittest.TestCase):
     def test_256_instances_are_one_picture(self):
         with tempfile.TemporaryDirectory() as folder:
