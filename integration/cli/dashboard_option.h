@@ -22,5 +22,6 @@ Result<std::unique_ptr<Dashboard>> StartDashboard(const std::string& given, std:
 // "host": how it runs, as in Observation.
 SystemFacts FactsOf(const Topology& topology, const std::string& host, const std::string& name);
 std::vector<std::string> EngineKindsOf(const Topology& topology);  // by InstanceId
+std::vector<std::string> FirstModelsOf(const Topology& topology);  // by InstanceId; empty: it serves none
 
 }  // namespace foretoken

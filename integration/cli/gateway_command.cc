@@ -8,6 +8,7 @@
 
 #include "integration/cli/commands.h"
 #include "integration/cli/dashboard_option.h"
+#include "integration/cli/log_option.h"
 #include "integration/gateway/gateway_server.h"
 
 namespace foretoken {
@@ -19,13 +20,14 @@ struct Arguments {
   double request_timeout = 1800, queue_timeout = 60, dead_after = 2, drain_timeout = 30;
   double header_timeout = 10, body_timeout = 10, idle_timeout = 75, send_timeout = 60;
   double slo_ttft_ms = 1000, slo_tpot_ms = 50;
-  std::string log_level = "info", topology, dashboard;
+  LogChoice log;
+  std::string topology, dashboard;
 };
 
 int Serve(Arguments& a) {
   GatewayConfig& c = a.config;
   c.prometheus_port = a.prometheus_port;
-  c.log = a.log_level != "error";
+  c.log = MakeLog(a.log, "foretoken gateway");
   c.request_timeout = Duration::FromSeconds(a.request_timeout);
   c.queue_timeout = Duration::FromSeconds(a.queue_timeout);
   c.dead_after = Duration::FromSeconds(a.dead_after);
@@ -43,7 +45,7 @@ int Serve(Arguments& a) {
   sigaddset(&signals, SIGTERM);
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   std::signal(SIGPIPE, SIG_IGN);
-  if (!a.dashboard.empty() && a.dashboard != "none") c.board = std::make_shared<ObservationBoard>();
+  c.board = std::make_shared<ObservationBoard>();  // metrics need it, page or no page
   GatewayServer server(c);
   if (const Status started = server.Start(); !started.ok()) {
     std::cerr << "foretoken gateway: " << started.error().message << "\n";
@@ -53,7 +55,7 @@ int Serve(Arguments& a) {
   std::cout << "foretoken gateway: listening on " << (c.tls_cert.empty() ? "http://" : "https://") << host << ":"
             << server.port() << std::endl;
   std::unique_ptr<Dashboard> dashboard;
-  if (c.board) {
+  if (!a.dashboard.empty() && a.dashboard != "none") {
     auto made = StartDashboard(a.dashboard, {{"gateway", "Gateway", c.board, nullptr}});
     if (!made.ok()) {
       std::cerr << "foretoken gateway: " << made.error().message << "\n";
@@ -64,11 +66,11 @@ int Serve(Arguments& a) {
   }
   int signal = 0;
   sigwait(&signals, &signal);
-  std::cerr << "foretoken gateway: draining\n";
+  c.log->Write(LogLevel::kInfo, "draining", "draining");
   pthread_sigmask(SIG_UNBLOCK, &signals, nullptr);  // a second signal ends it at once
   const bool drained = server.Stop();
-  if (const std::string shadow = server.ShadowReport(); !shadow.empty()) std::cerr << "foretoken gateway: " << shadow << "\n";
-  if (!drained) std::cerr << "foretoken gateway: not all requests had ended when the time to drain was over\n";
+  if (const std::string shadow = server.ShadowReport(); !shadow.empty()) c.log->Write(LogLevel::kInfo, "shadow", shadow);
+  if (!drained) c.log->Write(LogLevel::kError, "not_drained", "not all requests had ended when the time to drain was over");
   return drained ? kExitOk : kExitFailed;
 }
 
@@ -123,9 +125,7 @@ void AddGatewayCommand(CLI::App& app, int& exit_code) {
   c->add_option("--port", a->config.port, "Port; 0: the kernel's choice")->capture_default_str();
   c->add_option("--policy", a->config.policy, "Routing policy (foretoken simulate --help names them)")->capture_default_str();
   c->add_option("--shadow", a->config.shadow, "A second policy that predicts beside it, sends nothing and is compared");
-  c->add_option("--log-level", a->log_level, "info: engines that go and come; error: only what ends the gateway")
-      ->check(CLI::IsMember({"info", "error"}))
-      ->capture_default_str();
+  AddLogOptions(*c, a->log);
   c->add_option("--prometheus-port", a->prometheus_port, "Port of /metrics; 0: on the main port")->capture_default_str();
   c->add_option("--dashboard", a->dashboard, "Where the dashboard listens: HOST:PORT, or a port on 127.0.0.1 (default: none)");
   c->add_option("--admin-port", a->config.admin_port, "Port where workers are added and removed; 0: the main port")

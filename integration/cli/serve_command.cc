@@ -2,6 +2,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <boost/json.hpp>
+#include <cmath>
 #include <csignal>
 #include <cstdio>
 #include <filesystem>
@@ -16,7 +17,9 @@
 #include "configs/topology_reader.h"
 #include "integration/cli/commands.h"
 #include "integration/cli/dashboard_option.h"
+#include "integration/cli/log_option.h"
 #include "integration/cli/serve_http.h"
+#include "integration/log/exemplars.h"
 #include "integration/serve/fault_switch.h"
 #include "integration/serve/live_run.h"
 #include "integration/serve/node_run.h"
@@ -51,6 +54,8 @@ struct Arguments {
   bool openai = false;
   uint16_t openai_port = 0;
   bool json = false;
+  LogChoice log_choice;
+  std::shared_ptr<Log> log;  // from the start of serving on
 };
 
 int Complain(const std::string& message) {
@@ -118,7 +123,7 @@ std::optional<Reload> NewSettings(const Arguments& a, std::string& what) {
   g_reload = 0;
   const auto topology = LoadTopology(a.topology, a.set);
   if (!topology.ok()) {
-    Complain("not reloaded: " + topology.errors().ToString());
+    a.log->Write(LogLevel::kError, "not_reloaded", "not reloaded: " + topology.errors().ToString());
     return std::nullopt;
   }
   what = "policy " + topology->scheduler.policy + ", faults " + topology->faults.name;
@@ -132,7 +137,7 @@ Result<LiveResult> RunOne(const Arguments& a, const Topology& topology, LiveOpti
   NodeRunOptions options;
   options.topology = &topology;
   options.node = a.node;
-  options.log = [node = a.node](const std::string& line) { std::cerr << "foretoken node " + node + ": " + line + "\n"; };
+  options.log = [log = a.log](const std::string& line) { log->Write(LogLevel::kInfo, "node", line); };
   uint64_t index = 0;
   while (index < topology.nodes.size() && topology.nodes[index].name != a.node) ++index;
   for (TraceRequest& r : trace.requests) r.meta.id = RequestId((index << kNodeIdShift) + r.meta.id.value());
@@ -157,11 +162,11 @@ int Report(const Arguments& a, const Topology& topology, const Trace& trace, con
   }
   if (!a.record.empty()) {
     const RecorderStatus& r = result.recorded;
-    std::fprintf(stderr, "foretoken serve: recorded %llu events, %llu bytes%s\n", static_cast<unsigned long long>(r.records),
-                 static_cast<unsigned long long>(r.bytes),
-                 r.dropped > 0 ? (", and left out " + std::to_string(r.dropped) + " beyond its size").c_str() : "");
+    a.log->Write(LogLevel::kInfo, "recorded",
+                 "recorded " + std::to_string(r.records) + " events, " + std::to_string(r.bytes) + " bytes" +
+                     (r.dropped > 0 ? ", and left out " + std::to_string(r.dropped) + " beyond its size" : ""));
   }
-  if (!result.drained) std::cerr << "foretoken serve: not all requests had ended when the time to drain was over\n";
+  if (!result.drained) a.log->Write(LogLevel::kError, "not_drained", "not all requests had ended when the time to drain was over");
   return result.drained ? kExitOk : kExitFailed;
 }
 
@@ -173,16 +178,18 @@ Result<std::unique_ptr<Dashboard>> Watch(const Arguments& a, const Topology& top
   w.board = std::make_shared<ObservationBoard>();
   w.facts = FactsOf(topology, a.node.empty() ? "serve" : "node", a.node);
   w.kinds = EngineKindsOf(topology);
+  w.models = FirstModelsOf(topology);
   if (a.fault_switch) w.faults = std::make_shared<FaultSwitch>();
   w.facts.faults_switchable = a.fault_switch;
   options.watch = w;
   return StartDashboard(a.dashboard, {{"cluster", a.node.empty() ? "Cluster" : "Node " + a.node, w.board, w.faults}});
 }
 
-void Announce(const Topology& topology, const std::string& load, const Dashboard* dashboard) {
-  std::cerr << "foretoken serve: " << topology.instances.size() << " instances, " << topology.scheduler.count
-            << " scheduler(s), policy " << topology.scheduler.policy << "; " << load << "; Ctrl-C drains and ends\n";
-  if (dashboard != nullptr) std::cerr << "foretoken serve: dashboard at " << dashboard->url() << "\n";
+void Announce(Log& log, const Topology& topology, const std::string& load, const Dashboard* dashboard) {
+  log.Write(LogLevel::kInfo, "serving",
+            std::to_string(topology.instances.size()) + " instances, " + std::to_string(topology.scheduler.count) +
+                " scheduler(s), policy " + topology.scheduler.policy + "; " + load + "; Ctrl-C drains and ends");
+  if (dashboard != nullptr) log.Write(LogLevel::kInfo, "dashboard", "dashboard at " + dashboard->url(), {{"url", dashboard->url()}});
 }
 
 Result<RecordingOptions> RecordingOf(const Arguments& a, const Topology& topology, bool sole) {
@@ -198,7 +205,8 @@ Result<RecordingOptions> RecordingOf(const Arguments& a, const Topology& topolog
   return RecordingOptions{a.record, static_cast<uint64_t>(a.record_mb * 1e6), a.record_sync, std::move(session)};
 }
 
-int Serve(const Arguments& a) {
+int Serve(Arguments& a) {
+  a.log = MakeLog(a.log_choice, a.node.empty() ? "foretoken serve" : "foretoken node " + a.node);
   auto topology = LoadTopology(a.topology, a.set);
   if (!topology.ok()) return Complain(topology.errors().ToString());
   Trace trace;
@@ -218,7 +226,7 @@ int Serve(const Arguments& a) {
                      {topology->gateway.has_value(), false, a.openai_port, a.dashboard, a.seconds, [] { return g_stop != 0; }});
   }
   if (a.openai || topology->gateway)
-    std::cerr << "foretoken serve: the built-in load goes past HTTP: neither gateway nor OpenAI servers are started\n";
+    a.log->Write(LogLevel::kInfo, "http", "the built-in load goes past HTTP: neither gateway nor OpenAI servers are started");
   auto run = ComposeRun(*topology, trace);
   if (!run.ok()) return Complain(run.error().message);
 
@@ -240,23 +248,27 @@ int Serve(const Arguments& a) {
   options.reload = [&a, &settings] { return NewSettings(a, settings); };
   options.reloaded = [&settings](const Status& s) {
     if (s.ok()) {
-      std::cerr << "foretoken serve: reloaded: " << settings << "; anything else takes a restart\n";
+      a.log->Write(LogLevel::kInfo, "reloaded", "reloaded: " + settings + "; anything else takes a restart");
     } else {
-      Complain("not reloaded: " + s.error().message);
+      a.log->Write(LogLevel::kError, "not_reloaded", "not reloaded: " + s.error().message);
     }
   };
-  options.stop_requested = [] { return g_stop != 0; };
+  Exemplars exemplars(*a.log);
+  options.stop_requested = [&] {
+    if (options.watch) exemplars.Look(options.watch->board->Latest().get());
+    return g_stop != 0;
+  };
   std::signal(SIGINT, RequestStop);
   std::signal(SIGTERM, RequestStop);
   std::signal(SIGHUP, RequestReload);
-  Announce(*topology, endless ? "load until the end" : std::to_string(trace.requests.size()) + " requests", dashboard->get());
+  Announce(*a.log, *topology, endless ? "load until the end" : std::to_string(trace.requests.size()) + " requests", dashboard->get());
   const auto result = a.node.empty() ? RunLive(options) : RunOne(a, *topology, options, trace);
   std::signal(SIGINT, SIG_DFL);
   std::signal(SIGTERM, SIG_DFL);
   std::signal(SIGHUP, SIG_DFL);
   if (!result.ok()) return Complain(result.error().message);
   if (trace.requests.empty() || endless) {
-    std::fprintf(stderr, "foretoken serve: served for %.1f s\n", result->wall_seconds);
+    a.log->Write(LogLevel::kInfo, "served", "served for " + std::to_string(std::lround(result->wall_seconds)) + " s");
     if (a.json) std::cout << boost::json::object{{"wall_seconds", result->wall_seconds}, {"drained", result->drained}} << "\n";
     return kExitOk;
   }
@@ -286,6 +298,7 @@ void AddServeCommand(CLI::App& app, int& exit_code) {
   c->add_option("--drain", a->drain, "Seconds that requests under way may take to end")->check(CLI::NonNegativeNumber);
   c->add_flag("--openai", a->openai, "Each emulated instance as an OpenAI server of its own");
   c->add_option("--openai-port", a->openai_port, "Port of the first of them, the others follow; 0: the kernel chooses");
+  AddLogOptions(*c, a->log_choice);
   c->add_flag("--json", a->json, "One JSON object on standard output");
   c->footer(
       "Examples:\n"

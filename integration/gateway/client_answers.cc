@@ -3,6 +3,7 @@
 #include <string>
 
 #include "integration/gateway/client_session.h"
+#include "integration/metrics/metric_set.h"
 
 namespace foretoken {
 namespace {
@@ -69,9 +70,7 @@ void ClientSession::Handle() {
   }
   const bool open = door_ == GatewayDoor::kPublic;
   if (path == "/metrics" && (door_ == GatewayDoor::kMetrics || (open && gateway_.config().prometheus_port == 0))) {
-    AnswerOptions text;
-    text.content_type = "text/plain; version=0.0.4; charset=utf-8";
-    return Answer(gateway_.MetricsText(), text);
+    return HandleMetrics();
   }
   if (path == "/liveness") return Answer("{\"status\":\"ok\"}", {});
   if (path == "/health" || path == "/readiness") {
@@ -90,6 +89,16 @@ void ClientSession::Handle() {
   if (door_ != GatewayDoor::kMetrics && (path == "/workers" || path.substr(0, 9) == "/workers/")) return HandleWorkers();
   SendError(
       {404, "There is no " + std::string(path.substr(0, 200)) + " here.", "invalid_request_error", "", "unknown_url", {}});
+}
+
+void ClientSession::HandleMetrics() {
+  const bool begun = gateway_.ScrapeMetrics([self = shared_from_this()](const std::string& made) {
+    if (self->state_ != State::kBusy) return;  // closed meanwhile
+    AnswerOptions text;
+    text.content_type = kMetricsContentType;
+    self->Answer(made, text);
+  });
+  if (!begun) SendError({503, "Too many scrapes are under way.", "server_error", "", "too_many_scrapes", 1});
 }
 
 void ClientSession::HandleModels(std::string_view path) {

@@ -49,6 +49,7 @@ class ClientSession final : public Swept, public AnswerSink, public std::enable_
   bool OnHead();
   bool TakeBody(const char* data, size_t size);
   void Handle();
+  void HandleMetrics();
   void HandleWorkers();
   void HandleModels(std::string_view path);
   void Answer(std::string_view body, AnswerOptions options);

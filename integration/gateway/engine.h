@@ -15,6 +15,7 @@
 #include "integration/gateway/engine_link.h"
 #include "runtime/base/ids.h"
 #include "runtime/base/result.h"
+#include "runtime/metrics/latency_histogram.h"
 
 namespace foretoken {
 
@@ -40,6 +41,8 @@ struct EngineCounters {
   uint64_t answers_4xx = 0;
   uint64_t connections = 0;
   uint64_t stale_connections = 0;  // pooled ones that turned out to be closed
+  uint64_t output_tokens = 0;      // as it reports them
+  LatencyHistogram ttft, inter_token, e2e;  // of requests there, from their being sent
 };
 
 // Something that waits on an engine; the engine's list of them.

@@ -1,4 +1,6 @@
 #include "integration/gateway/exchange.h"
+#include "integration/log/exemplars.h"
+#include "integration/log/log.h"
 
 #include <algorithm>
 #include <array>
@@ -267,7 +269,12 @@ void Exchange::OnEvents(std::string_view events, bool end) {
     if (first) {
       first_at_ = last_at_;
       gateway_.counters().ttft.Add(last_at_ - started_);
+      engine_->counters.ttft.Add(last_at_ - sent_at_);
+    } else {
+      gateway_.counters().inter_token.Add(last_at_ - output_at_);
+      engine_->counters.inter_token.Add(last_at_ - output_at_);
     }
+    output_at_ = last_at_;
     chunks_ += scan.content_events;
     gateway_.counters().output_chunks += static_cast<uint64_t>(scan.content_events);
     gateway_.routing().OnOutput(meta_.id, engine_->id, scan.content_events, first, last_at_);
@@ -347,9 +354,31 @@ void Exchange::OnSinkDrained() {
   if (link_ != nullptr) link_->Resume();
 }
 
+// Names some of the requests that were slow or badly predicted; of what they hold, nothing.
+void Exchange::TellExample(Duration e2e) const {
+  Log* log = gateway_.config().log.get();
+  if (log == nullptr || chunks_ == 0) return;
+  const Duration ttft = first_at_ - started_;
+  if (ttft > gateway_.config().slo_ttft)
+    log->Example(LogLevel::kInfo, "slow_request", "a request's first token came after its target",
+                 {{"request_id", head_->request_id},
+                  {"engine", engine_->url.name()},
+                  {"ttft_s", ttft.seconds()},
+                  {"target_s", gateway_.config().slo_ttft.seconds()},
+                  {"prompt_tokens", meta_.prompt_tokens.value()}});
+  if (choice_.prediction && reached_ == 1 && PredictedBadly(choice_.prediction->e2e, e2e))
+    log->Example(LogLevel::kInfo, "badly_predicted", "a request took otherwise than predicted",
+                 {{"request_id", head_->request_id},
+                  {"engine", engine_->url.name()},
+                  {"predicted_e2e_s", choice_.prediction->e2e.seconds()},
+                  {"e2e_s", e2e.seconds()},
+                  {"state_age_s", choice_.prediction->age.seconds()}});
+}
+
 void Exchange::Judge(Instant now) {
   const Duration e2e = now - started_;
   gateway_.counters().e2e.Add(e2e);
+  TellExample(e2e);
   if (!choice_.prediction || reached_ != 1 || chunks_ == 0 || first_at_ <= started_) return;
   const double ttft_error = choice_.prediction->ttft.seconds() / (first_at_ - started_).seconds() - 1;
   const double e2e_error = choice_.prediction->e2e.seconds() / e2e.seconds() - 1;
@@ -368,8 +397,10 @@ void Exchange::Complete() {
   if (good) {
     ++gateway_.counters().finished;
     ++engine_->counters.finished;
+    engine_->counters.e2e.Add(now - sent_at_);
     if (usage_) {
       gateway_.counters().output_tokens += static_cast<uint64_t>(usage_->completion_tokens);
+      engine_->counters.output_tokens += static_cast<uint64_t>(usage_->completion_tokens);
       if (sequences_ == 1)
         gateway_.tokens().Learn(meta_.model, text_class_, prompt_bytes_, prompt_parts_, usage_->prompt_tokens);
     }

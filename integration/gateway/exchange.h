@@ -86,6 +86,7 @@ class Exchange final : public EngineLink::User, public EngineUse {
   void DropLink();
   void End();
   void Judge(Instant now);
+  void TellExample(Duration e2e) const;
 
   Gateway& gateway_;
   AnswerSink& sink_;
@@ -115,6 +116,7 @@ class Exchange final : public EngineLink::User, public EngineUse {
   bool stale_retried_ = false;
   bool sent_ = false;
   Instant started_, sent_at_, first_at_, last_at_;
+  Instant output_at_;  // of the latest piece of output
 
   // The answer.
   ResponseHead response_;

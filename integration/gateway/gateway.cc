@@ -1,6 +1,7 @@
 #include "integration/gateway/gateway.h"
 
 #include <algorithm>
+#include <boost/asio/post.hpp>
 #include <boost/asio/ssl/context.hpp>
 #include <cstdio>
 #include <utility>
@@ -15,6 +16,7 @@
 namespace foretoken {
 namespace {
 
+constexpr size_t kMostScrapes = 16;  // at once: each holds a copy of all counters
 constexpr size_t kMostModels = 4096;
 constexpr int64_t kServingProbes = 5;  // a serving engine is probed so many times less often than one that is out
 
@@ -41,7 +43,7 @@ Gateway::Gateway(boost::asio::io_context& io, const GatewayConfig& config)
   head_options_.request_id_fields = config.request_id_headers;
 }
 
-Gateway::~Gateway() = default;
+Gateway::~Gateway() { scrape_pool_.join(); }
 
 Result<std::unique_ptr<Gateway>> Gateway::Make(boost::asio::io_context& io, const GatewayConfig& config) {
   std::unique_ptr<Gateway> gateway(new Gateway(io, config));
@@ -147,24 +149,24 @@ void Gateway::SetAnyModel(Engine& engine) {
   routing_->SetModels(engine.id, std::move(ids));
 }
 
-void Gateway::Log(const std::string& line) const {
-  if (config_.log) std::fprintf(stderr, "foretoken gateway: %s\n", line.c_str());
+void Gateway::Tell(LogLevel level, std::string_view kind, const Engine& engine, std::string_view what) const {
+  if (config_.log) config_.log->Write(level, kind, engine.url.name() + std::string(what), {{"engine", engine.url.name()}});
 }
 
 void Gateway::OnTrouble(Engine& engine, EngineTrouble trouble, Instant now) {
   if (!engine.health.OnTrouble(trouble, now)) return;
   engine.CloseIdle();
   engine.next_probe = now;
-  Log(engine.url.name() + " is out: " + std::string(TroubleName(trouble)));
+  Tell(LogLevel::kWarning, "engine_out", engine, " is out: " + std::string(TroubleName(trouble)));
 }
 
 void Gateway::OnGoodAnswer(Engine& engine) {
-  if (engine.health.OnGoodAnswer()) Log(engine.url.name() + " is back");
+  if (engine.health.OnGoodAnswer()) Tell(LogLevel::kInfo, "engine_back", engine, " is back");
 }
 
 void Gateway::OnProbeOk(Engine& engine, Instant now) {
   if (!engine.health.OnProbeOk(now)) return;
-  Log(engine.url.name() + " is back");
+  Tell(LogLevel::kInfo, "engine_back", engine, " is back");
   routing_->OnRestart(engine.id, now);  // unreachable or crashed: another start of it, which holds nothing
   AskLimits(engine);
 }
@@ -305,6 +307,16 @@ void Gateway::ProbeDue(Instant now) {
   }
 }
 
-std::string Gateway::MetricsText() { return foretoken::MetricsText(*this); }
+bool Gateway::ScrapeMetrics(std::function<void(std::string)> ready) {
+  if (scrapes_ >= kMostScrapes) return false;
+  ++scrapes_;
+  boost::asio::post(scrape_pool_, [this, report = ReportOf(*this), ready = std::move(ready)]() mutable {
+    boost::asio::post(io_, [this, text = MetricsText(report), ready = std::move(ready)]() mutable {
+      --scrapes_;
+      ready(std::move(text));
+    });
+  });
+  return true;
+}
 
 }  // namespace foretoken

@@ -4,6 +4,7 @@
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/steady_timer.hpp>
+#include <boost/asio/thread_pool.hpp>
 #include <boost/intrusive/list.hpp>
 #include <chrono>
 #include <cstdint>
@@ -23,6 +24,7 @@
 #include "integration/gateway/retry_budget.h"
 #include "integration/gateway/routing.h"
 #include "integration/gateway/token_estimator.h"
+#include "integration/log/log.h"
 #include "runtime/base/result.h"
 
 namespace boost::asio::ssl {
@@ -123,7 +125,8 @@ class Gateway {
   void ReleaseBytes(uint64_t n) { buffered_ -= n; }
 
   void Sweep();
-  std::string MetricsText();
+  // Makes the metrics' text beside the gateway's thread; `ready` is called on it, later. False: too many are being made.
+  bool ScrapeMetrics(std::function<void(std::string)> ready);
   // Several times a second at most, for those who watch; nothing where there is no board.
   void Observe();
 
@@ -135,7 +138,7 @@ class Gateway {
   }
   void ProbeDue(Instant now);
   void AskLimits(Engine& engine);
-  void Log(const std::string& line) const;
+  void Tell(LogLevel level, std::string_view kind, const Engine& engine, std::string_view what) const;
   void CheckProgress(Engine& engine, Instant now);
 
   static constexpr int64_t kClockStart = 1'000'000'000'000;  // far from 0, so that "never" is long ago
@@ -163,6 +166,8 @@ class Gateway {
   std::deque<std::weak_ptr<Waiter>> queue_;
   uint64_t buffered_ = 0;
   bool draining_ = false;
+  size_t scrapes_ = 0;                       // under way
+  boost::asio::thread_pool scrape_pool_{1};  // makes their text
 };
 
 }  // namespace foretoken

@@ -11,6 +11,7 @@
 
 namespace foretoken {
 
+class Log;
 class ObservationBoard;
 
 struct GatewayConfig {
@@ -49,7 +50,7 @@ struct GatewayConfig {
   bool decision_headers = false;                // x-foretoken-instance and predictions in every answer
   std::string tls_cert, tls_key;                // PEM files; empty: plain HTTP
   std::shared_ptr<ObservationBoard> board;      // for those who watch (integration/observe); null: nobody can
-  bool log = true;                              // on stderr: engines that go and come; never a line per request
+  std::shared_ptr<Log> log;                     // engines that go and come, examples of slow requests; null: none
 };
 
 }  // namespace foretoken

@@ -1,37 +1,11 @@
 // GatewayCounters: what a gateway counts, and the distributions that it keeps; shown as Prometheus text by gateway_metrics.
 #pragma once
 
-#include <array>
-#include <cstddef>
 #include <cstdint>
 
-#include "runtime/base/units.h"
+#include "runtime/metrics/latency_histogram.h"
 
 namespace foretoken {
-
-// A histogram over fixed bounds: 100 us, doubling, up to 52 s and beyond.
-class LatencyHistogram {
- public:
-  static constexpr size_t kBounds = 20;
-  static constexpr double Bound(size_t i) { return 1e-4 * static_cast<double>(uint64_t{1} << i); }
-
-  void Add(Duration d) {
-    size_t i = 0;
-    const double s = d.seconds();
-    while (i < kBounds && s > Bound(i)) ++i;
-    ++counts_[i];
-    sum_ += s;
-    ++count_;
-  }
-  uint64_t at(size_t i) const { return counts_[i]; }  // i == kBounds: beyond all
-  uint64_t count() const { return count_; }
-  double sum() const { return sum_; }
-
- private:
-  std::array<uint64_t, kBounds + 1> counts_{};
-  uint64_t count_ = 0;
-  double sum_ = 0;
-};
 
 struct GatewayCounters {
   uint64_t requests = 0;        // that reached routing

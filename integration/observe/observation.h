@@ -21,6 +21,7 @@
 #include "runtime/observe/request_journal.h"
 #include "runtime/observe/sliding_sketch.h"
 #include "runtime/sched/scheduler_core.h"
+#include "runtime/sched/slo_headroom.h"
 
 namespace foretoken {
 
@@ -37,7 +38,8 @@ struct SystemFacts {
 
 struct InstanceSeen {
   std::string name;
-  std::string kind;  // of engine: "h100"; what instances are grouped by
+  std::string kind;   // of engine: "h100"; what instances are grouped by
+  std::string model;  // the first that it serves; empty: not known
   InstanceState state = InstanceState::kServing;
   bool reachable = true;    // its INSTANCE, as far as is known here
   bool mirrored = false;    // `mirror` is there: its SIMULATOR is in this process
@@ -90,6 +92,7 @@ struct WindowFigures {
   double slo_attainment = 0;  // share of those that ended in the window; 0 when none did
   uint64_t with_slo = 0;
   Spread ttft, e2e, tpot, decision, ttft_error, e2e_error;
+  PredictedSums predicted;
   double ttft_bias = 0, e2e_bias = 0;            // mean of predicted / actual - 1
   double ttft_below_p90 = 0, e2e_below_p90 = 0;  // share of actual values at or below the predicted p90
 };
@@ -101,11 +104,13 @@ struct Observation {
   int64_t unix_ms = 0;
   SystemFacts facts;
   RequestTotals totals;
+  RequestLatencies latencies;
   WindowFigures window;
   SchedulerCounters scheduler;  // summed
   uint64_t schedulers = 0;
   uint64_t open_rounds = 0;
   uint64_t queued = 0;
+  SloHeadroom headroom;
   std::vector<InstanceSeen> instances;  // by InstanceId
   std::vector<DecisionSeen> decisions;  // latest first
   std::vector<SyncEvent> events;        // latest first

@@ -18,6 +18,7 @@ WindowFigures FiguresOf(const WindowSketches& w, Duration window) {
   f.finished_per_second = Rate(w.finished, window);
   f.output_tokens_per_second = Rate(w.output_tokens, window);
   f.with_slo = w.with_slo;
+  f.predicted = w.predicted;
   f.slo_attainment = Share(static_cast<double>(w.met_slo), w.with_slo);
   f.ttft = SpreadOf(w.ttft);
   f.e2e = SpreadOf(w.e2e);
@@ -30,6 +31,28 @@ WindowFigures FiguresOf(const WindowSketches& w, Duration window) {
   f.ttft_below_p90 = Share(static_cast<double>(w.ttft_below_p90), w.ttft_judged);
   f.e2e_below_p90 = Share(static_cast<double>(w.e2e_below_p90), w.e2e_judged);
   return f;
+}
+
+SloHeadroom HeadroomOf(const Observation& o) {
+  FleetLoad load;
+  load.slo = o.facts.slo;
+  load.arrivals_per_second = o.window.arrivals_per_second;
+  load.decisions_per_second = o.window.decisions_per_second;
+  const PredictedSums& p = o.window.predicted;
+  load.decisions = p.decisions;
+  load.mean_violation = Share(p.violation, p.decisions);
+  load.mean_e2e_s = Share(p.e2e_s, p.decisions);
+  load.mean_tpot_s = Share(p.tpot_s, p.with_tpot);
+  for (const InstanceSeen& i : o.instances) {
+    if (i.state != InstanceState::kServing || !i.reachable) continue;
+    ++load.instances;
+    if (!i.mirrored) continue;
+    ++load.mirrored;
+    load.held += i.mirror.running + i.mirror.waiting;
+    load.step_alone_s += i.mirror.step_alone.seconds();
+  }
+  if (load.mirrored > 0) load.step_alone_s /= load.mirrored;
+  return HeadroomOf(load);
 }
 
 }  // namespace
@@ -61,10 +84,11 @@ std::string_view InstanceStateName(InstanceState state) {
   return "";
 }
 
-void ObservationBuilder::AddInstance(std::string name, std::string kind) {
+void ObservationBuilder::AddInstance(std::string name, std::string kind, std::string model) {
   Known known;
   known.seen.name = std::move(name);
   known.seen.kind = std::move(kind);
+  known.seen.model = std::move(model);
   instances_.push_back(std::move(known));
 }
 
@@ -76,6 +100,7 @@ void ObservationBuilder::Begin() {
     InstanceSeen blank;
     blank.name = std::move(k.seen.name);
     blank.kind = std::move(k.seen.kind);
+    blank.model = std::move(k.seen.model);
     k.seen = std::move(blank);
   }
 }
@@ -92,6 +117,7 @@ void ObservationBuilder::Add(const JournalView& v) {
   t.retried += v.totals.retried;
   t.open += v.totals.open;
   t.output_tokens += v.totals.output_tokens;
+  now_.latencies.Add(v.latencies);
   window_ = std::max(window_, v.window);
   sketches_->Merge(v.latest);
   now_.decisions.insert(now_.decisions.end(), v.decisions.begin(), v.decisions.end());
@@ -191,6 +217,7 @@ std::shared_ptr<const Observation> ObservationBuilder::End(Instant now, int64_t 
     Drift(k);
     now_.instances.push_back(k.seen);
   }
+  now_.headroom = HeadroomOf(now_);
   std::stable_sort(now_.decisions.begin(), now_.decisions.end(),
                    [](const DecisionSeen& a, const DecisionSeen& b) { return a.decided > b.decided; });
   if (now_.decisions.size() > options_.decisions) now_.decisions.resize(options_.decisions);

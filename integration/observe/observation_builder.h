@@ -28,7 +28,8 @@ class ObservationBuilder {
   explicit ObservationBuilder(Options options) : options_(std::move(options)) {}
 
   // Instances in order of their ids; any time before End. An instance is never taken away, its state says that it is gone.
-  void AddInstance(std::string name, std::string kind);
+  void AddInstance(std::string name, std::string kind, std::string model = {});
+  void SetModel(InstanceId instance, std::string model) { instances_[instance.value()].seen.model = std::move(model); }
   size_t instances() const { return instances_.size(); }
   void SetPolicy(std::string policy) { options_.facts.policy = std::move(policy); }
 

@@ -38,6 +38,16 @@ json::object Describe(const WindowFigures& w) {
           {"e2e_error", std::move(e2e_error)}};
 }
 
+// Null: too little was predicted to say anything.
+json::value Describe(const SloHeadroom& h) {
+  if (!h.known) return nullptr;
+  return json::object{{"load", h.load},
+                      {"load_at_target", h.load_at_target},
+                      {"missed", h.missed},
+                      {"instances_needed", h.instances_needed},
+                      {"headroom", h.headroom}};
+}
+
 json::object Describe(const RequestTotals& t) {
   return {{"arrived", t.arrived},     {"decided", t.decided},
           {"finished", t.finished},   {"failed", t.failed},
@@ -119,6 +129,7 @@ void AddMirror(const InstanceSeen& i, json::object& out) {
 json::object Describe(const InstanceSeen& i) {
   json::object out{{"instance", i.name},       {"kind", i.kind},         {"state", InstanceStateName(i.state)},
                    {"reachable", i.reachable}, {"mirrored", i.mirrored}, {"outstanding", i.outstanding}};
+  if (!i.model.empty()) out["model"] = i.model;
   if (!i.owner.empty()) out["simulator_on"] = i.owner;
   if (i.term > 0) out["term"] = i.term;
   if (i.mirrored) AddMirror(i, out);
@@ -216,6 +227,7 @@ json::object JsonOf(const Observation& o, size_t candidates_most) {
                                   {"faults_switchable", o.facts.faults_switchable}}},
           {"totals", Describe(o.totals)},
           {"window", Describe(o.window)},
+          {"headroom", Describe(o.headroom)},
           {"scheduler", DescribeScheduler(o)},
           {"instances", std::move(instances)},
           {"decisions", std::move(decisions)},

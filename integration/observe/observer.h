@@ -20,6 +20,7 @@ namespace foretoken {
 struct ObserveInstanceCall {
   std::string name;
   std::string kind;
+  std::string model;  // the first that it serves
 };
 
 struct ObserverOptions {

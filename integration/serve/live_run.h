@@ -36,6 +36,7 @@ struct WatchOptions {
   std::shared_ptr<ObservationBoard> board;  // never null
   SystemFacts facts;
   std::vector<std::string> kinds;       // of the instances' engines
+  std::vector<std::string> models;      // the first that each serves
   std::shared_ptr<FaultSwitch> faults;  // null: nothing can be broken while it runs
 };
 

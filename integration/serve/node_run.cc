@@ -120,7 +120,8 @@ class NodeRun {
     ObserverOptions o;
     o.facts = w.facts;
     for (size_t k = 0; k < run_.instances.size(); ++k)
-      o.instances.push_back({run_.instances[k].name, k < w.kinds.size() ? w.kinds[k] : ""});
+      o.instances.push_back(
+          {run_.instances[k].name, k < w.kinds.size() ? w.kinds[k] : "", k < w.models.size() ? w.models[k] : ""});
     o.schedulers = schedulers_;
     o.simulators = {node_};
     o.node = node_;

@@ -10,7 +10,6 @@ namespace foretoken {
 namespace {
 
 constexpr size_t kReadBytes = 16 << 10;  // per read: many frames at once when they come fast; CAF clears as much each time
-constexpr int32_t kLogLinesPerSecond = 20;
 constexpr Duration kControlIdle = Duration::Seconds(60);
 constexpr int64_t kTimeBound = int64_t{1} << 61;  // 73 years: sums of two such times do not overflow
 
@@ -316,12 +315,7 @@ std::vector<PeerStatus> NodeLinks::Peers() const {
 }
 
 void NodeLinks::Log(const std::string& line) {
-  const Instant now = clock_.Now();
-  if (now - log_second_ >= Duration::Seconds(1)) {
-    log_second_ = now;
-    log_lines_ = 0;
-  }
-  if (++log_lines_ <= kLogLinesPerSecond && options_.log) options_.log(line);
+  if (options_.log) options_.log(line);
 }
 
 }  // namespace foretoken

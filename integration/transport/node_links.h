@@ -81,6 +81,7 @@ class NodeLinks {
     size_t write_bytes_max = 16 << 20;
     size_t strangers_max = 64;  // connections that have not said who they are
     DecodeLimits limits;
+    // Limits how many lines it writes: a hostile peer must not fill a disk.
     std::function<void(const std::string&)> log;
   };
   class Events {
@@ -169,9 +170,6 @@ class NodeLinks {
   bool reading_ = false;           // a Flush follows anyway
   Instant next_;
   LinkCounts counts_;
-  // At most so many log lines a second: a hostile peer must not fill a disk.
-  Instant log_second_;
-  int32_t log_lines_ = 0;
 };
 
 // Adds `offset` to every time in the message, without overflow. Hellos and heartbeats are left as they are.

@@ -3,6 +3,11 @@
 #include <algorithm>
 
 namespace foretoken {
+namespace {
+
+constexpr int64_t kContextAlone = 1024;  // tokens: a usual context; its share of such a step is small
+
+}  // namespace
 
 MirrorView ViewOf(const SimulatorCore& core, Instant now) {
   MirrorView v;
@@ -30,6 +35,7 @@ MirrorView ViewOf(const SimulatorCore& core, Instant now) {
   v.drift = core.drift();
   v.sync = core.sync_counters();
   v.counters = core.counters();
+  v.step_alone = p.step_time().At({.decode_seqs = 1, .decode_kv_tokens = kContextAlone});
   return v;
 }
 

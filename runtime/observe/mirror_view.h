@@ -34,6 +34,7 @@ struct MirrorView {
   DriftCounters drift;
   SequencerCounters sync;
   SimulatorCounters counters;
+  Duration step_alone;  // of a step with one request that decodes, as its step time is known now
 };
 
 // O(window of the ledger).

@@ -38,6 +38,7 @@ void WindowSketches::Merge(const WindowSketches& o) {
   output_tokens += o.output_tokens;
   with_slo += o.with_slo;
   met_slo += o.met_slo;
+  predicted.Add(o.predicted);
 }
 
 RequestJournal::RequestJournal(const Options& options)
@@ -129,15 +130,28 @@ void RequestJournal::OnDecided(const DecisionRecord& r) {
   ++SecondOf(r.at).decided;
   Open* open = open_.Find(r.request.value());
   if (open == nullptr) return;
-  if (r.attempt == 0 && !options_.timed_by_owner) decision_.Add((r.at - open->submitted).seconds(), r.at);
+  if (r.attempt == 0 && !options_.timed_by_owner) OnTook(r.at - open->submitted, r.at);
   open->decided = r.at;
   open->first_token = Instant::Max();  // nothing was kept of a failed attempt
   open->predicted = r.predicted;
   if (r.predicted) {
+<<<<<<< HEAD
     open->ttft = static_cast<float>(r.prediction.ttft.seconds());
     open->ttft_p90 = static_cast<float>(r.prediction.ttft_p90.seconds());
     open->e2e = static_cast<float>(r.prediction.e2e.seconds());
     open->e2e_p90 = static_cast<float>(r.prediction.e2e_p90.seconds());
+=======
+    open->ttft = r.prediction.ttft;
+    open->ttft_p90 = r.prediction.ttft_p90;
+    open->e2e = r.prediction.e2e;
+    open->e2e_p90 = r.prediction.e2e_p90;
+    PredictedSums one{1, r.prediction.slo_violation, r.prediction.e2e.seconds(), 0, 0};
+    if (r.prediction.tpot) {
+      one.with_tpot = 1;
+      one.tpot_s = r.prediction.tpot->seconds();
+    }
+    SecondOf(r.at).predicted.Add(one);
+>>>>>>> a34f9a6 (Export metrics, headroom and structured logs)
   }
   auto* chosen = chosen_.Find(r.request.value());
   if (chosen == nullptr) return;
@@ -173,6 +187,7 @@ void RequestJournal::OnRejected(RequestId request, OutcomeReason reason, Instant
   uint64_t& count = reason == OutcomeReason::kShed ? totals_.shed : failed ? totals_.failed : totals_.rejected;
   ++count;
   ++SecondOf(now).with_slo;
+  ++latencies_.with_slo;
   Close(request, failed ? OutcomeKind::kFailed : OutcomeKind::kRejected, TokenCount(), now);
 }
 
@@ -182,6 +197,7 @@ void RequestJournal::OnFirstToken(RequestId request, Instant at) {
   open->first_token = at;
   const double ttft = (at - open->submitted).seconds();
   ttft_.Add(ttft, at);
+  latencies_.ttft.Add(ttft);
   if (DecisionSeen* kept = Kept(*open, request)) kept->first_token = at;
   if (!open->predicted) return;
   const double actual = (at - open->decided).seconds();
@@ -197,6 +213,7 @@ void RequestJournal::OnFirstToken(RequestId request, Instant at) {
 void RequestJournal::Judge(const Open& open, Instant ended, TokenCount output) {
   const Duration e2e = ended - open.submitted;
   e2e_.Add(e2e.seconds(), ended);
+  latencies_.e2e.Add(e2e);
   Second& second = SecondOf(ended);
   ++second.finished;
   second.output_tokens += static_cast<uint64_t>(output.value());
@@ -206,12 +223,24 @@ void RequestJournal::Judge(const Open& open, Instant ended, TokenCount output) {
   if (open.first_token != Instant::Max() && output.value() > 1) {
     const double tpot = (ended - open.first_token).seconds() / static_cast<double>(output.value() - 1);
     tpot_.Add(tpot, ended);
+<<<<<<< HEAD
     met = met && tpot <= static_cast<double>(open.slo_tpot);
   }
   second.met_slo += met;
   const double actual = (ended - open.decided).seconds();
   if (!open.predicted || actual <= 0) return;
   const double error = static_cast<double>(open.e2e) / actual - 1;
+=======
+    latencies_.tpot.Add(tpot);
+    met = met && tpot <= open.slo.tpot.seconds();
+  }
+  second.met_slo += met;
+  ++latencies_.with_slo;
+  latencies_.met_slo += met;
+  const Duration actual = ended - open.decided;
+  if (!open.predicted || actual <= Duration()) return;
+  const double error = open.e2e.seconds() / actual.seconds() - 1;
+>>>>>>> a34f9a6 (Export metrics, headroom and structured logs)
   ++second.e2e_judged;
   second.e2e_error_sum += error;
   second.e2e_below_p90 += actual <= static_cast<double>(open.e2e_p90);
@@ -246,6 +275,7 @@ void RequestJournal::Close(RequestId request, OutcomeKind outcome, TokenCount ou
 JournalView RequestJournal::View(Instant now) const {
   JournalView v;
   v.totals = totals_;
+  v.latencies = latencies_;
   const int64_t turn = now.nanos() / kSecond.nanos();
   // Before so much time has passed, the window is as long as the run.
   v.window = std::min(kSecond * static_cast<int64_t>(seconds_.size() - 1) + Duration::Nanos(now.nanos() % kSecond.nanos()),
@@ -265,6 +295,7 @@ JournalView RequestJournal::View(Instant now) const {
     w.output_tokens += s.output_tokens;
     w.with_slo += s.with_slo;
     w.met_slo += s.met_slo;
+    w.predicted.Add(s.predicted);
     w.ttft_judged += s.ttft_judged;
     w.e2e_judged += s.e2e_judged;
     w.ttft_below_p90 += s.ttft_below_p90;

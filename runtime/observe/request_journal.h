@@ -14,6 +14,7 @@
 #include "runtime/base/id_map.h"
 #include "runtime/base/ids.h"
 #include "runtime/base/units.h"
+#include "runtime/metrics/latency_histogram.h"
 #include "runtime/metrics/quantile_sketch.h"
 #include "runtime/model/request.h"
 #include "runtime/observe/decision_seen.h"
@@ -38,6 +39,36 @@ struct RequestTotals {
   bool operator==(const RequestTotals&) const = default;
 };
 
+// Since the start, of all requests; seconds. tpot: of requests with more than one token.
+struct RequestLatencies {
+  LatencyHistogram ttft, e2e, tpot, decision;
+  uint64_t with_slo = 0, met_slo = 0;  // ended, by any outcome but a client's leaving; of these, in time
+  void Add(const RequestLatencies& o) {
+    ttft.Merge(o.ttft);
+    e2e.Merge(o.e2e);
+    tpot.Merge(o.tpot);
+    decision.Merge(o.decision);
+    with_slo += o.with_slo;
+    met_slo += o.met_slo;
+  }
+};
+
+// Of the decisions made on a prediction, that of the winner, summed; what headroom is reckoned from (runtime/sched/slo_headroom.h).
+struct PredictedSums {
+  uint64_t decisions = 0;
+  double violation = 0;  // P(TTFT or TPOT target missed)
+  double e2e_s = 0;
+  uint64_t with_tpot = 0;
+  double tpot_s = 0;
+  void Add(const PredictedSums& o) {
+    decisions += o.decisions;
+    violation += o.violation;
+    e2e_s += o.e2e_s;
+    with_tpot += o.with_tpot;
+    tpot_s += o.tpot_s;
+  }
+};
+
 // Sketches of the window, so that those of several SCHEDULERs can be merged. Seconds, but for the errors: predicted / actual - 1.
 struct WindowSketches {
   QuantileSketch ttft, e2e, tpot, decision;      // decision: submission to decision
@@ -47,12 +78,14 @@ struct WindowSketches {
   uint64_t ttft_below_p90 = 0, e2e_below_p90 = 0;  // of the judged: actual values at or below the predicted p90
   uint64_t arrived = 0, decided = 0, finished = 0, output_tokens = 0;
   uint64_t with_slo = 0, met_slo = 0;  // ended, by any outcome but a client's leaving; of these, in time
+  PredictedSums predicted;
   WindowSketches();
   void Merge(const WindowSketches& other);
 };
 
 struct JournalView {
   RequestTotals totals;
+  RequestLatencies latencies;
   Duration window;                      // that the sketches cover
   WindowSketches latest;                // of the window
   std::vector<DecisionSeen> decisions;  // latest first
@@ -77,7 +110,10 @@ class RequestJournal {
   // The candidates of a choice, before it is decided; of a re-picked one twice. `scores` is as long as `candidates`.
   void OnChosen(RequestId request, std::span<const Candidate> candidates, std::span<const double> scores);
   void OnDecided(const DecisionRecord& record);
-  void OnTook(Duration decision, Instant now) { decision_.Add(decision.seconds(), now); }
+  void OnTook(Duration decision, Instant now) {
+    decision_.Add(decision.seconds(), now);
+    latencies_.decision.Add(decision);
+  }
   void OnRejected(RequestId request, OutcomeReason reason, Instant now);
   void OnFirstToken(RequestId request, Instant at);
   // Finished or cancelled; a failure is followed by another decision or a rejection.
@@ -104,6 +140,7 @@ class RequestJournal {
     uint64_t arrived = 0, decided = 0, finished = 0, output_tokens = 0, with_slo = 0, met_slo = 0;
     uint64_t ttft_judged = 0, e2e_judged = 0, ttft_below_p90 = 0, e2e_below_p90 = 0;
     double ttft_error_sum = 0, e2e_error_sum = 0;
+    PredictedSums predicted;
   };
 
   // Of the second that `now` is in.
@@ -119,6 +156,7 @@ class RequestJournal {
 
   Options options_;
   RequestTotals totals_;
+  RequestLatencies latencies_;
   IdMap<Open> open_;
   IdMap<std::shared_ptr<const std::vector<CandidateSeen>>> chosen_;  // to be decided
   std::vector<DecisionSeen> ring_;

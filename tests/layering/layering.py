@@ -31,7 +31,7 @@ _LIBRARY_USERS = {
 _INCLUDE_LIBRARY = {
     "caf": "caf_core", "capnp": "capnp", "kj": "capnp", "yaml-cpp": "yaml", "boost": "boost_json", "CLI": "cli11",
     "openssl": "crypto", "zlib.h": "zlib", "gtest": "gtest", "gmock": "gtest", "rapidcheck": "rapidcheck",
-    "rapidcheck.h": "rapidcheck", "benchmark": "benchmark", "spdlog": "spdlog", "fmt": "spdlog",
+    "rapidcheck.h": "rapidcheck", "benchmark": "benchmark", "spdlog": "spdlog", "fmt": "spdlog", "prometheus": "prometheus_cpp", "ncurses.h": "ncurses",
 }
 
 
