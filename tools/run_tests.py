@@ -125,6 +125,21 @@ def parse_arguments(argv):
     return parser.parse_args(argv)
 
 
+def promtool():
+    """Prometheus' checker: the system's, or that of Debian's package, unpacked into .cache/ (its service is not wanted); else None."""
+    if Path("/usr/bin/promtool").exists():
+        return "/usr/bin/promtool"
+    folder = ROOT / ".cache" / "promtool"
+    found = folder / "usr" / "bin" / "promtool"
+    if not found.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        for command in (["apt-get", "download", "-qq", "-o", "APT::Sandbox::User=root", "prometheus"],
+                        ["sh", "-c", "dpkg-deb --fsys-tarfile prometheus_*.deb | tar -x ./usr/bin/promtool && rm prometheus_*.deb"]):
+            if subprocess.run(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode != 0:
+                return None
+    return str(found)
+
+
 def commit_seed():
     """A seed of each commit's own, so that CI explores more with every commit; None outside a git clone."""
     git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True)
@@ -166,7 +181,8 @@ def prepare_axe():
 def bazel_flags(options):
     variables = {"FORETOKEN_SEEDS": options.seeds, "FORETOKEN_CASES": options.cases,
                  "FORETOKEN_SEED": options.seed, "FORETOKEN_EXTRA_SEED": commit_seed() if os.environ.get("CI") else None,
-                 "FORETOKEN_REAL_ENGINES": 1 if options.real_engines else None, "FORETOKEN_GPU": 1 if options.gpu else None}
+                 "FORETOKEN_REAL_ENGINES": 1 if options.real_engines else None, "FORETOKEN_GPU": 1 if options.gpu else None,
+                 "FORETOKEN_PROMTOOL": promtool()}
     shared = ROOT.parent / "shared"
     if shared.is_dir():
         variables["FORETOKEN_SHARED"] = shared

@@ -29,6 +29,7 @@ void AddCommands(CLI::App& app, int& exit_code) {
   AddExplainCommand(app, exit_code);
   AddServeCommand(app, exit_code);
   AddStatusCommand(app, exit_code);
+  AddTopCommand(app, exit_code);
   AddInstancesCommand(app, exit_code);
   AddSimulateCommand(app, exit_code);
   AddTableCommand(app, exit_code);

@@ -166,7 +166,8 @@ int Report(const Arguments& a, const Topology& topology, const Trace& trace, con
                  "recorded " + std::to_string(r.records) + " events, " + std::to_string(r.bytes) + " bytes" +
                      (r.dropped > 0 ? ", and left out " + std::to_string(r.dropped) + " beyond its size" : ""));
   }
-  if (!result.drained) a.log->Write(LogLevel::kError, "not_drained", "not all requests had ended when the time to drain was over");
+  if (!result.drained)
+    a.log->Write(LogLevel::kError, "not_drained", "not all requests had ended when the time to drain was over");
   return result.drained ? kExitOk : kExitFailed;
 }
 
@@ -189,7 +190,8 @@ void Announce(Log& log, const Topology& topology, const std::string& load, const
   log.Write(LogLevel::kInfo, "serving",
             std::to_string(topology.instances.size()) + " instances, " + std::to_string(topology.scheduler.count) +
                 " scheduler(s), policy " + topology.scheduler.policy + "; " + load + "; Ctrl-C drains and ends");
-  if (dashboard != nullptr) log.Write(LogLevel::kInfo, "dashboard", "dashboard at " + dashboard->url(), {{"url", dashboard->url()}});
+  if (dashboard != nullptr)
+    log.Write(LogLevel::kInfo, "dashboard", "dashboard at " + dashboard->url(), {{"url", dashboard->url()}});
 }
 
 Result<RecordingOptions> RecordingOf(const Arguments& a, const Topology& topology, bool sole) {
@@ -246,7 +248,7 @@ int Serve(Arguments& a) {
   if (!dashboard.ok()) return Complain(dashboard.error().message);
   std::string settings;
   options.reload = [&a, &settings] { return NewSettings(a, settings); };
-  options.reloaded = [&settings](const Status& s) {
+  options.reloaded = [&a, &settings](const Status& s) {
     if (s.ok()) {
       a.log->Write(LogLevel::kInfo, "reloaded", "reloaded: " + settings + "; anything else takes a restart");
     } else {
@@ -261,7 +263,8 @@ int Serve(Arguments& a) {
   std::signal(SIGINT, RequestStop);
   std::signal(SIGTERM, RequestStop);
   std::signal(SIGHUP, RequestReload);
-  Announce(*a.log, *topology, endless ? "load until the end" : std::to_string(trace.requests.size()) + " requests", dashboard->get());
+  Announce(*a.log, *topology, endless ? "load until the end" : std::to_string(trace.requests.size()) + " requests",
+           dashboard->get());
   const auto result = a.node.empty() ? RunLive(options) : RunOne(a, *topology, options, trace);
   std::signal(SIGINT, SIG_DFL);
   std::signal(SIGTERM, SIG_DFL);

@@ -2,17 +2,14 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <boost/json.hpp>
-#include <charconv>
 #include <cstdio>
 #include <iostream>
 #include <memory>
 #include <string>
 #include <vector>
 
-#include "configs/topology_reader.h"
 #include "integration/cli/commands.h"
-#include "integration/http/http_fetch.h"
-#include "integration/transport/control_client.h"
+#include "integration/cli/running_system.h"
 
 namespace foretoken {
 namespace {
@@ -31,34 +28,6 @@ int Complain(const std::string& message) {
   std::cerr << "foretoken: " << message << (message.ends_with('\n') ? "" : "\n");
   return kExitUsage;
 }
-
-// One connection per question: commands are rare.
-class Cluster {
- public:
-  static Result<Cluster> Of(const Arguments& a) {
-    auto topology = LoadTopology(a.topology, a.set);
-    if (!topology.ok()) return Error{topology.errors().ToString()};
-    Cluster c;
-    c.topology_ = std::move(topology).value();
-    if (c.topology_.nodes.empty())
-      return Error{a.topology +
-                   ": no `nodes`: there is nothing to connect to (a system in one process is asked by --dashboard)"};
-    if (c.topology_.tls) {
-      auto tls = TlsContext::Load({c.topology_.tls->certificate, c.topology_.tls->key, c.topology_.tls->ca});
-      if (!tls.ok()) return tls.error();
-      c.tls_ = std::move(tls).value();
-    }
-    return c;
-  }
-  const std::vector<NodeSpec>& nodes() const { return topology_.nodes; }
-  Result<ControlReply> Ask(const NodeSpec& node, const std::string& verb, std::vector<std::string> arguments) const {
-    return AskNode({node.listen, node.name, tls_, 3}, ControlRequest{1, verb, std::move(arguments)});
-  }
-
- private:
-  Topology topology_;
-  std::shared_ptr<const TlsContext> tls_;
-};
 
 void PrintNode(const json::object& s) {
   std::printf("%s\n", json::value_to<std::string>(s.at("node")).c_str());
@@ -86,26 +55,6 @@ void PrintNode(const json::object& s) {
                   static_cast<long long>(d.at("by_ledger").to_number<int64_t>()),
                   static_cast<long long>(d.at("retried").to_number<int64_t>()),
                   static_cast<long long>(d.at("assigned").to_number<int64_t>()));
-}
-
-// "http://127.0.0.1:30080/", "127.0.0.1:30080" or "30080".
-Result<std::string> FetchStatus(const std::string& dashboard) {
-  std::string at = dashboard;
-  if (at.starts_with("http://")) at = at.substr(7);
-  at = at.substr(0, at.find('/'));
-  const size_t colon = at.rfind(':');
-  const std::string host = colon == std::string::npos ? "127.0.0.1" : at.substr(0, colon);
-  const std::string port = colon == std::string::npos ? at : at.substr(colon + 1);
-  unsigned number = 0;
-  const auto r = std::from_chars(port.data(), port.data() + port.size(), number);
-  if (r.ec != std::errc() || r.ptr != port.data() + port.size() || number == 0 || number > 65535)
-    return Error{"--dashboard " + dashboard + ": must be the dashboard's URL, HOST:PORT or port"};
-  const std::string address = host == "localhost" ? "127.0.0.1" : host;
-  auto answer = HttpFetch(address, static_cast<uint16_t>(number), "/status.json", Duration::Seconds(5));
-  if (!answer.ok()) return Error{"no dashboard answers at " + host + ":" + port + ": " + answer.error().message};
-  if (answer->status != 200)
-    return Error{"the dashboard at " + host + ":" + port + " answers " + std::to_string(answer->status)};
-  return answer->body;
 }
 
 void PrintSeen(const json::object& o) {
@@ -153,7 +102,7 @@ int ShowSeen(const Arguments& a) {
 int ShowStatus(const Arguments& a) {
   if (!a.dashboard.empty()) return ShowSeen(a);
   if (a.topology.empty()) return Complain("status: --topology of a cluster of nodes, or --dashboard of any running system");
-  const auto cluster = Cluster::Of(a);
+  const auto cluster = RunningNodes::Of(a.topology, a.set);
   if (!cluster.ok()) return Complain(cluster.error().message);
   json::array nodes;
   size_t away = 0;
@@ -174,7 +123,7 @@ int ShowStatus(const Arguments& a) {
 }
 
 int ChangeState(const Arguments& a, const std::string& verb) {
-  const auto cluster = Cluster::Of(a);
+  const auto cluster = RunningNodes::Of(a.topology, a.set);
   if (!cluster.ok()) return Complain(cluster.error().message);
   std::string last;
   for (const NodeSpec& node : cluster->nodes()) {  // any node passes it on to those that it concerns

@@ -16,6 +16,7 @@ void Gateway::Observe() {
   if (!engines_.empty()) b.Add(routing_->counters(), 0, queue_.size());
   for (const auto& e : engines_) {
     b.Add(ViewOf(routing_->mirror(e->id).simulator(), now));
+    if (!e->models.empty()) b.SetModel(e->id, e->models.front());  // as it says itself: never a name that a client made up
     b.AddOutstanding(e->id, routing_->outstanding(e->id));
     b.SetPlace(e->id, e->removed ? InstanceState::kDead : InstanceState::kServing, e->health.serving(), "", 0);
   }

@@ -135,23 +135,16 @@ void RequestJournal::OnDecided(const DecisionRecord& r) {
   open->first_token = Instant::Max();  // nothing was kept of a failed attempt
   open->predicted = r.predicted;
   if (r.predicted) {
-<<<<<<< HEAD
     open->ttft = static_cast<float>(r.prediction.ttft.seconds());
     open->ttft_p90 = static_cast<float>(r.prediction.ttft_p90.seconds());
     open->e2e = static_cast<float>(r.prediction.e2e.seconds());
     open->e2e_p90 = static_cast<float>(r.prediction.e2e_p90.seconds());
-=======
-    open->ttft = r.prediction.ttft;
-    open->ttft_p90 = r.prediction.ttft_p90;
-    open->e2e = r.prediction.e2e;
-    open->e2e_p90 = r.prediction.e2e_p90;
     PredictedSums one{1, r.prediction.slo_violation, r.prediction.e2e.seconds(), 0, 0};
     if (r.prediction.tpot) {
       one.with_tpot = 1;
       one.tpot_s = r.prediction.tpot->seconds();
     }
     SecondOf(r.at).predicted.Add(one);
->>>>>>> a34f9a6 (Export metrics, headroom and structured logs)
   }
   auto* chosen = chosen_.Find(r.request.value());
   if (chosen == nullptr) return;
@@ -223,24 +216,15 @@ void RequestJournal::Judge(const Open& open, Instant ended, TokenCount output) {
   if (open.first_token != Instant::Max() && output.value() > 1) {
     const double tpot = (ended - open.first_token).seconds() / static_cast<double>(output.value() - 1);
     tpot_.Add(tpot, ended);
-<<<<<<< HEAD
-    met = met && tpot <= static_cast<double>(open.slo_tpot);
-  }
-  second.met_slo += met;
-  const double actual = (ended - open.decided).seconds();
-  if (!open.predicted || actual <= 0) return;
-  const double error = static_cast<double>(open.e2e) / actual - 1;
-=======
     latencies_.tpot.Add(tpot);
-    met = met && tpot <= open.slo.tpot.seconds();
+    met = met && tpot <= static_cast<double>(open.slo_tpot);
   }
   second.met_slo += met;
   ++latencies_.with_slo;
   latencies_.met_slo += met;
-  const Duration actual = ended - open.decided;
-  if (!open.predicted || actual <= Duration()) return;
-  const double error = open.e2e.seconds() / actual.seconds() - 1;
->>>>>>> a34f9a6 (Export metrics, headroom and structured logs)
+  const double actual = (ended - open.decided).seconds();
+  if (!open.predicted || actual <= 0) return;
+  const double error = static_cast<double>(open.e2e) / actual - 1;
   ++second.e2e_judged;
   second.e2e_error_sum += error;
   second.e2e_below_p90 += actual <= static_cast<double>(open.e2e_p90);
