@@ -19,7 +19,8 @@ WebAnswer Metrics(const std::vector<DashboardSource>& sources, const WebRequest&
   const auto latest = source == sources.end() ? nullptr : source->board->Latest();
   if (latest == nullptr) {
     const char* why = source == sources.end() ? "no such source: /sources.json lists them\n" : "nothing was observed yet\n";
-    return {source == sources.end() ? 404 : 503, "text/plain; charset=utf-8", std::make_shared<const std::string>(why), false, {}};
+    return {
+        source == sources.end() ? 404 : 503, "text/plain; charset=utf-8", std::make_shared<const std::string>(why), false, {}};
   }
   MetricSet set;
   AddTotals(*latest, set);

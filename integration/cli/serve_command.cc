@@ -207,8 +207,7 @@ Result<RecordingOptions> RecordingOf(const Arguments& a, const Topology& topolog
   return RecordingOptions{a.record, static_cast<uint64_t>(a.record_mb * 1e6), a.record_sync, std::move(session)};
 }
 
-int Serve(Arguments& a) {
-  a.log = MakeLog(a.log_choice, a.node.empty() ? "foretoken serve" : "foretoken node " + a.node);
+int Serve(const Arguments& a) {
   auto topology = LoadTopology(a.topology, a.set);
   if (!topology.ok()) return Complain(topology.errors().ToString());
   Trace trace;
@@ -307,7 +306,10 @@ void AddServeCommand(CLI::App& app, int& exit_code) {
       "Examples:\n"
       "  foretoken serve --topology configs/topologies/small.yaml --load rate=10,requests=100\n"
       "  foretoken serve --topology configs/topologies/cluster.yaml --node gpu-0");
-  c->callback([a, &exit_code] { exit_code = Serve(*a); });
+  c->callback([a, &exit_code] {
+    a->log = MakeLog(a->log_choice, a->node.empty() ? "foretoken serve" : "foretoken node " + a->node);
+    exit_code = Serve(*a);
+  });
 }
 
 }  // namespace foretoken

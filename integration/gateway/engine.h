@@ -40,8 +40,8 @@ struct EngineCounters {
   uint64_t cancelled = 0;
   uint64_t answers_4xx = 0;
   uint64_t connections = 0;
-  uint64_t stale_connections = 0;  // pooled ones that turned out to be closed
-  uint64_t output_tokens = 0;      // as it reports them
+  uint64_t stale_connections = 0;           // pooled ones that turned out to be closed
+  uint64_t output_tokens = 0;               // as it reports them
   LatencyHistogram ttft, inter_token, e2e;  // of requests there, from their being sent
 };
 

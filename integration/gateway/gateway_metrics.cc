@@ -67,7 +67,8 @@ void AddVllm(const EngineReport& e, MetricSet& out) {
               1 - static_cast<double>(e.free_blocks) / static_cast<double>(e.total_blocks), labels);
   out.Counter("vllm:generation_tokens_total", "Output tokens that the engine reported.", e.counters.output_tokens, labels);
   out.Histogram("vllm:time_to_first_token_seconds", "Sent to the engine to first output, of streams.", e.counters.ttft, labels);
-  out.Histogram("vllm:inter_token_latency_seconds", "Between two pieces of output of a stream.", e.counters.inter_token, labels);
+  out.Histogram("vllm:inter_token_latency_seconds", "Between two pieces of output of a stream.", e.counters.inter_token,
+                labels);
   out.Histogram("vllm:e2e_request_latency_seconds", "Sent to the engine to the end of its answer.", e.counters.e2e, labels);
 }
 

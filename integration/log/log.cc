@@ -25,9 +25,7 @@ spdlog::level::level_enum LevelOf(LogLevel level) {
   return spdlog::level::info;
 }
 
-double SteadySeconds() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
+double SteadySeconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 // One line whatever a name holds; and none so long that it fills a disk.
 std::string OneLine(std::string_view text) {
@@ -58,7 +56,8 @@ class Log::Impl {
   explicit Impl(Options options) : options_(std::move(options)), logger_(options_.program, SinkOf(options_)) {
     logger_.set_level(LevelOf(options_.level));
     // JSON's time and level are written by spdlog as well; the rest of the object is the message.
-    const std::string pattern = options_.format == LogFormat::kJson ? R"({"time":"%Y-%m-%dT%H:%M:%S.%fZ","level":"%l",%v)" : "%v";
+    const std::string pattern =
+        options_.format == LogFormat::kJson ? R"({"time":"%Y-%m-%dT%H:%M:%S.%fZ","level":"%l",%v)" : "%v";
     logger_.set_formatter(std::make_unique<spdlog::pattern_formatter>(pattern, spdlog::pattern_time_type::utc));
     logger_.flush_on(spdlog::level::trace);
   }
@@ -71,8 +70,8 @@ class Log::Impl {
       const std::lock_guard lock(mutex_);
       if (!Allowed(kind, per_second, left_out)) return;
     }
-    logger_.log(severity, options_.format == LogFormat::kJson ? Json(kind, message, fields, left_out)
-                                                              : Text(message, fields, left_out));
+    logger_.log(severity,
+                options_.format == LogFormat::kJson ? Json(kind, message, fields, left_out) : Text(message, fields, left_out));
   }
   double lines_per_second() const { return options_.lines_per_second; }
   uint64_t suppressed() const {

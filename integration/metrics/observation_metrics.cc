@@ -13,8 +13,9 @@ namespace {
 
 void AddFacts(const Observation& o, MetricSet& out) {
   const SystemFacts& f = o.facts;
-  out.Gauge("foretoken:system_info", "How this process runs; always 1.", 1,
-            {{"host", f.host}, {"name", f.name}, {"policy", f.policy}, {"predictor", f.predictor}, {"sync_level", f.sync_level}});
+  out.Gauge(
+      "foretoken:system_info", "How this process runs; always 1.", 1,
+      {{"host", f.host}, {"name", f.name}, {"policy", f.policy}, {"predictor", f.predictor}, {"sync_level", f.sync_level}});
   out.Gauge("foretoken:uptime_seconds", "Since the first observation.", o.uptime_s);
   out.Gauge("foretoken:observation_timestamp_seconds", "When these figures were taken, as Unix time.",
             static_cast<double>(o.unix_ms) / 1e3);
@@ -61,13 +62,14 @@ void AddHeadroom(const Observation& o, MetricSet& out) {
 void AddError(MetricSet& out, const char* of, const Spread& e, double bias, double below_p90) {
   if (e.count == 0) return;
   constexpr auto kName = "foretoken:prediction_error";
-  constexpr auto kHelp = "Predicted against actual, of requests that ended lately: |predicted / actual - 1|, and bias (signed mean).";
+  constexpr auto kHelp =
+      "Predicted against actual, of requests that ended lately: |predicted / actual - 1|, and bias (signed mean).";
   out.Gauge(kName, kHelp, e.mean, {{"of", of}, {"kind", "mean"}});
   out.Gauge(kName, kHelp, e.p50, {{"of", of}, {"kind", "p50"}});
   out.Gauge(kName, kHelp, e.p95, {{"of", of}, {"kind", "p95"}});
   out.Gauge(kName, kHelp, bias, {{"of", of}, {"kind", "bias"}});
-  out.Gauge("foretoken:prediction_coverage", "Share of actual values at or below the predicted p90; 0.9 is calibrated.", below_p90,
-            {{"of", of}});
+  out.Gauge("foretoken:prediction_coverage", "Share of actual values at or below the predicted p90; 0.9 is calibrated.",
+            below_p90, {{"of", of}});
 }
 
 void AddWindow(const Observation& o, MetricSet& out) {
@@ -101,8 +103,8 @@ void AddMirror(const InstanceSeen& i, MetricSet& out) {
   for (const Liveness l : {Liveness::kFresh, Liveness::kStale, Liveness::kHung, Liveness::kUnreachable})
     out.Gauge("foretoken:mirror_liveness", "1: what the mirror believes of the engine.", m.liveness == l ? 1 : 0,
               {{"engine", i.name}, {"state", LivenessName(l)}});
-  out.Gauge("foretoken:mirror_demoted", "1: a simpler predictor answers than the configured one.", m.answers > m.predictor ? 1 : 0,
-            engine);
+  out.Gauge("foretoken:mirror_demoted", "1: a simpler predictor answers than the configured one.",
+            m.answers > m.predictor ? 1 : 0, engine);
   out.Counter("foretoken:mirror_demotions_total", "Times that a simpler predictor took over.", m.demotions, engine);
   out.Gauge("foretoken:mirror_drift_requests", "Mean of |believed - reported| requests per step, over the last seconds.",
             i.drift_running, {{"engine", i.name}, {"of", "running"}});
@@ -119,9 +121,9 @@ void AddMirror(const InstanceSeen& i, MetricSet& out) {
   out.Counter("foretoken:sync_messages_total", "Sync messages applied.", m.sync.applied, engine);
   out.Counter("foretoken:sync_bytes_total", "Bytes of sync messages received.", m.counters.stream_bytes, engine);
   const std::pair<const char*, uint64_t> events[] = {
-      {"gap", m.sync.gap},           {"reordered", m.sync.reordered}, {"duplicate", m.sync.duplicate},
-      {"resync", m.sync.resync},     {"old_epoch", m.sync.old_epoch}, {"overflow", m.sync.overflow},
-      {"skipped", m.sync.skipped},   {"epoch_change", m.sync.epoch_change}};
+      {"gap", m.sync.gap},         {"reordered", m.sync.reordered},      {"duplicate", m.sync.duplicate},
+      {"resync", m.sync.resync},   {"old_epoch", m.sync.old_epoch},      {"overflow", m.sync.overflow},
+      {"skipped", m.sync.skipped}, {"epoch_change", m.sync.epoch_change}};
   for (const auto& [kind, count] : events)
     out.Counter("foretoken:sync_events_total", "What was wrong with the sync stream, by kind.", count,
                 {{"engine", i.name}, {"kind", kind}});

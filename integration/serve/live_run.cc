@@ -106,8 +106,7 @@ class LiveRun {
     std::vector<caf::actor> links;
     for (size_t k = 0; k < options_.run.instances.size(); ++k) {
       names.push_back(options_.run.instances[k].name);
-      o.instances.push_back(
-          {names.back(), k < w.kinds.size() ? w.kinds[k] : "", k < w.models.size() ? w.models[k] : ""});
+      o.instances.push_back({names.back(), k < w.kinds.size() ? w.kinds[k] : "", k < w.models.size() ? w.models[k] : ""});
       if (2 * k < cluster_.links.size()) links.push_back(cluster_.links[2 * k]);
     }
     if (w.faults && links.size() == names.size()) w.faults->Attach(std::move(names), std::move(links), cluster_.instances);

@@ -29,9 +29,9 @@ struct FleetLoad {
   double mean_tpot_s = 0;  // 0: no output had more than one token
   // Of the instances that take requests.
   int32_t instances = 0;
-  int32_t mirrored = 0;      // of these, the next two are of them
-  double held = 0;           // requests there, running and waiting
-  double step_alone_s = 0;   // mean duration of a step with one request: `a`
+  int32_t mirrored = 0;     // of these, the next two are of them
+  double held = 0;          // requests there, running and waiting
+  double step_alone_s = 0;  // mean duration of a step with one request: `a`
 };
 
 struct SloHeadroom {
