@@ -175,7 +175,7 @@ class InterfaceTest(unittest.TestCase):
         self.assertTrue(answer.headers["content-type"].startswith("text/plain"))
         text = answer.body.decode()
         self.assertIn("# TYPE", text)
-        self.assertIn("foretoken_", text)
+        self.assertIn("foretoken:", text)
         self.assertIn("_bucket{", text)  # histograms of TTFT and gaps
 
     def test_a_worker_comes_and_goes(self):
