@@ -163,9 +163,10 @@ class SchedulerShell final : private SchedulerEffects {
     core_->OnSchedule(request, now, *this);
   }
   void Do(const TokenEvent& e) {
-    if (options_.record) Record(clock_.Now(), e);
+    const Instant now = clock_.Now();
+    if (options_.record) Record(now, e);
     if (journal_) journal_->OnFirstToken(e.request, e.at);
-    core_->OnFirstToken(e.request);
+    core_->OnFirstToken(e.request, now);
   }
   void Do(const RequestOutcome& o) {
     Held* held = held_.Find(o.request.value());
@@ -181,7 +182,7 @@ class SchedulerShell final : private SchedulerEffects {
     if (journal_ && (cancelled || o.kind == OutcomeKind::kFinished))
       journal_->OnEnded(o.request, cancelled ? OutcomeKind::kCancelled : o.kind, o.output_tokens, cancelled ? now : o.at);
     if (o.kind == OutcomeKind::kFinished) {
-      core_->OnFinished(o.request, o.output_tokens);
+      core_->OnFinished(o.request, o.output_tokens, now);
       held_.Erase(o.request.value());
     } else if (cancelled) {
       core_->OnCancelled(o.request, *this);

@@ -137,6 +137,9 @@ struct GatewaySpec {
   Duration idle_timeout = Duration::Seconds(75);
   std::string api_key_file;  // path; empty: no key asked for
   std::vector<std::string> request_id_headers = {"x-request-id"};
+  std::string workers_file;  // path; workers besides the topology's, followed as it changes; empty: none
+  std::string workers_dns;   // http://NAME:PORT: so are all addresses of NAME; empty: none
+  Duration dns_interval = Duration::Seconds(5);
 };
 
 struct Topology {

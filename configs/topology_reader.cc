@@ -316,6 +316,10 @@ void ReadGateway(ConfigMap& root, std::optional<GatewaySpec>& out, const ConfigF
   map.Time("idle_timeout", kPositive, g.idle_timeout);
   if (const ConfigNode* key = map.Find("api_key_file"); key != nullptr)
     g.api_key_file = files.Find(*key, map.PathOf("api_key_file"), map.sink());
+  if (const ConfigNode* list = map.Find("workers_file"); list != nullptr)
+    g.workers_file = files.Find(*list, map.PathOf("workers_file"), map.sink());
+  map.Text("workers_dns", g.workers_dns);
+  map.Time("dns_interval", kPositive, g.dns_interval);
   if (map.Has("request_id_headers")) g.request_id_headers = ReadTexts(map, "request_id_headers");
   map.Finish();
   out = std::move(g);

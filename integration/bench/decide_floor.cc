@@ -28,7 +28,7 @@ class Direct final : public SchedulerEffects {
   void Decide(const RequestMeta& request) {
     scheduler_->OnSchedule(request, Now(), *this);
     const InstanceId winner = winner_;
-    scheduler_->OnFinished(request.id, TokenCount(100));
+    scheduler_->OnFinished(request.id, TokenCount(100), Now());
     std::vector<RequestId>& reserved = reserved_[winner.value()];
     SyncStream& stream = streams_[winner.value()];
     SimulatorCore& simulator = *simulators_[winner.value()];

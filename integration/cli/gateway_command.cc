@@ -19,6 +19,7 @@ struct Arguments {
   uint16_t prometheus_port = 29000;
   double request_timeout = 1800, queue_timeout = 60, dead_after = 2, drain_timeout = 30;
   double header_timeout = 10, body_timeout = 10, idle_timeout = 75, send_timeout = 60;
+  double dns_every = 5;
   double slo_ttft_ms = 1000, slo_tpot_ms = 50;
   LogChoice log;
   std::string topology, dashboard;
@@ -26,8 +27,13 @@ struct Arguments {
 
 int Serve(Arguments& a) {
   GatewayConfig& c = a.config;
+  if (c.worker_urls.empty() && c.workers_file.empty() && c.workers_dns.empty()) {
+    std::cerr << "foretoken gateway: no workers: name them by --worker-urls, --workers-file or --workers-dns\n";
+    return kExitUsage;
+  }
   c.prometheus_port = a.prometheus_port;
   c.log = MakeLog(a.log, "foretoken gateway");
+  c.dns_every = Duration::FromSeconds(a.dns_every);
   c.request_timeout = Duration::FromSeconds(a.request_timeout);
   c.queue_timeout = Duration::FromSeconds(a.queue_timeout);
   c.dead_after = Duration::FromSeconds(a.dead_after);
@@ -119,8 +125,13 @@ void AddGatewayCommand(CLI::App& app, int& exit_code) {
   auto a = std::make_shared<Arguments>();
   CLI::App* c = app.add_subcommand("gateway", "The gateway in front of OpenAI-compatible servers that run already");
   c->add_option("--worker-urls", a->config.worker_urls,
-                "Their addresses: http://host:port, with @RANK for a data-parallel rank")
-      ->required();
+                "Their addresses: http://host:port, with @RANK for a data-parallel rank");
+  c->add_option("--workers-file", a->config.workers_file, "A file of such addresses, one a line, followed as it changes");
+  c->add_option("--workers-dns", a->config.workers_dns,
+                "http://NAME:PORT: every address that DNS gives for NAME is a worker (a headless service)");
+  c->add_option("--dns-interval-secs", a->dns_every, "How often NAME is resolved anew")
+      ->check(CLI::Range(0.1, 3600.0))
+      ->capture_default_str();
   c->add_option("--host", a->config.host, "Address to listen on")->capture_default_str();
   c->add_option("--port", a->config.port, "Port; 0: the kernel's choice")->capture_default_str();
   c->add_option("--policy", a->config.policy, "Routing policy (foretoken simulate --help names them)")->capture_default_str();

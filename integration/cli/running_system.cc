@@ -11,10 +11,15 @@ namespace foretoken {
 Result<RunningNodes> RunningNodes::Of(const std::string& file, const std::vector<std::string>& set) {
   auto topology = LoadTopology(file, set);
   if (!topology.ok()) return Error{topology.errors().ToString()};
+  return Of(std::move(topology).value());
+}
+
+Result<RunningNodes> RunningNodes::Of(Topology topology) {
   RunningNodes c;
-  c.topology_ = std::move(topology).value();
+  c.topology_ = std::move(topology);
   if (c.topology_.nodes.empty())
-    return Error{file + ": no `nodes`: there is nothing to connect to (a system in one process is asked by --dashboard)"};
+    return Error{c.topology_.file +
+                 ": no `nodes`: there is nothing to connect to (a system in one process is asked by --dashboard)"};
   if (c.topology_.tls) {
     auto tls = TlsContext::Load({c.topology_.tls->certificate, c.topology_.tls->key, c.topology_.tls->ca});
     if (!tls.ok()) return tls.error();
@@ -26,6 +31,16 @@ Result<RunningNodes> RunningNodes::Of(const std::string& file, const std::vector
 Result<ControlReply> RunningNodes::Ask(const NodeSpec& node, const std::string& verb,
                                        std::vector<std::string> arguments) const {
   return AskNode({node.listen, node.name, tls_, 3}, ControlRequest{1, verb, std::move(arguments)});
+}
+
+Result<ControlReply> RunningNodes::AskAny(const std::string& verb, const std::vector<std::string>& arguments) const {
+  std::string last;
+  for (const NodeSpec& node : topology_.nodes) {
+    auto reply = Ask(node, verb, arguments);
+    if (reply.ok()) return reply;
+    last = reply.error().message;
+  }
+  return Error{"no node answers: " + last};
 }
 
 Result<std::string> FetchStatus(const std::string& dashboard) {

@@ -16,8 +16,11 @@ class RunningNodes {
  public:
   // Error: the topology's errors, or that it has no nodes.
   static Result<RunningNodes> Of(const std::string& topology, const std::vector<std::string>& set);
+  static Result<RunningNodes> Of(Topology topology);
   const std::vector<NodeSpec>& nodes() const { return topology_.nodes; }
   Result<ControlReply> Ask(const NodeSpec& node, const std::string& verb, std::vector<std::string> arguments) const;
+  // Of the first node that answers: any passes on what concerns others. Error: none does.
+  Result<ControlReply> AskAny(const std::string& verb, const std::vector<std::string>& arguments) const;
 
  private:
   Topology topology_;

@@ -1,4 +1,4 @@
-// `foretoken status` and `foretoken instances`: ask the nodes of a running cluster, over the addresses that its topology names.
+// `foretoken status`: asks the nodes of a running cluster, over the addresses that its topology names.
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <boost/json.hpp>
@@ -19,7 +19,6 @@ namespace json = boost::json;
 struct Arguments {
   std::string topology;
   std::vector<std::string> set;
-  std::vector<std::string> names;
   std::string dashboard;
   bool json = false;
 };
@@ -122,24 +121,6 @@ int ShowStatus(const Arguments& a) {
   return away == 0 ? kExitOk : kExitFailed;
 }
 
-int ChangeState(const Arguments& a, const std::string& verb) {
-  const auto cluster = RunningNodes::Of(a.topology, a.set);
-  if (!cluster.ok()) return Complain(cluster.error().message);
-  std::string last;
-  for (const NodeSpec& node : cluster->nodes()) {  // any node passes it on to those that it concerns
-    const auto reply = cluster->Ask(node, verb, a.names);
-    if (!reply.ok()) {
-      last = reply.error().message;
-      continue;
-    }
-    if (!reply->ok) return Complain(reply->text);
-    std::cout << reply->text << "\n";
-    return kExitOk;
-  }
-  std::cerr << "foretoken: no node answers: " << last << "\n";
-  return kExitFailed;
-}
-
 }  // namespace
 
 void AddStatusCommand(CLI::App& app, int& exit_code) {
@@ -155,23 +136,6 @@ void AddStatusCommand(CLI::App& app, int& exit_code) {
       "  foretoken status --dashboard 127.0.0.1:30080 --json\n"
       "Exit code 1: some node, or the dashboard, does not answer.");
   c->callback([a, &exit_code] { exit_code = ShowStatus(*a); });
-}
-
-void AddInstancesCommand(CLI::App& app, int& exit_code) {
-  CLI::App* c = app.add_subcommand("instances", "Membership of a running cluster");
-  c->require_subcommand(1);
-  c->footer("Example: foretoken instances drain --topology configs/topologies/cluster.yaml h100-3");
-  for (const auto& [verb, help] :
-       {std::pair("cordon", "Goes on with what it has; takes nothing new"), std::pair("uncordon", "Takes requests again"),
-        std::pair("drain", "As cordon: to be left out when it is empty")}) {
-    auto a = std::make_shared<Arguments>();
-    CLI::App* v = c->add_subcommand(verb, help);
-    v->add_option("--topology", a->topology, "Topology file")->required()->check(CLI::ExistingFile);
-    v->add_option("--set", a->set, "Override a topology value: path=value");
-    v->add_option("instances", a->names, "Names of instances")->required();
-    v->footer(std::string("Example: foretoken instances ") + verb + " --topology configs/topologies/cluster.yaml h100-3");
-    v->callback([a, verb = std::string(verb), &exit_code] { exit_code = ChangeState(*a, verb); });
-  }
 }
 
 }  // namespace foretoken

@@ -1,4 +1,4 @@
-// What the gateway answers itself: its health, models, workers, loads and metrics.
+// What the gateway answers itself: its health, models, loads and metrics.
 #include <boost/json.hpp>
 #include <string>
 
@@ -9,46 +9,6 @@ namespace foretoken {
 namespace {
 
 namespace json = boost::json;
-
-json::object WorkerObject(const Engine& e, int32_t load) {
-  json::array models;
-  for (const std::string& m : e.models) models.emplace_back(m);
-  json::object o{{"id", e.id.value()},
-                 {"url", e.url.name()},
-                 {"models", models},
-                 {"is_healthy", e.health.serving()},
-                 {"trouble", TroubleName(e.health.trouble())},
-                 {"load", load},
-                 {"requests", e.counters.requests},
-                 {"finished", e.counters.finished},
-                 {"failed", e.counters.failed}};
-  if (e.max_model_len > 0) o["max_model_len"] = e.max_model_len;
-  return o;
-}
-
-// The value of `key` in a query string; percent-encoding undone.
-std::string QueryValue(std::string_view target, std::string_view key) {
-  const size_t mark = target.find('?');
-  if (mark == std::string_view::npos) return "";
-  for (std::string_view rest = target.substr(mark + 1); !rest.empty();) {
-    const std::string_view pair = rest.substr(0, rest.find('&'));
-    rest.remove_prefix(std::min(rest.size(), pair.size() + 1));
-    if (pair.substr(0, key.size()) != key || pair.substr(key.size(), 1) != "=") continue;
-    std::string out;
-    for (size_t i = key.size() + 1; i < pair.size(); ++i) {
-      const bool escape = pair[i] == '%' && i + 2 < pair.size() + 0 && std::isxdigit(static_cast<unsigned char>(pair[i + 1])) &&
-                          std::isxdigit(static_cast<unsigned char>(pair[i + 2]));
-      if (escape) {
-        out += static_cast<char>(std::stoi(std::string(pair.substr(i + 1, 2)), nullptr, 16));
-        i += 2;
-      } else {
-        out += pair[i];
-      }
-    }
-    return out;
-  }
-  return "";
-}
 
 }  // namespace
 
@@ -82,8 +42,8 @@ void ClientSession::Handle() {
     return get ? HandleModels(path) : SendError(wrong_method);
   if (door_ != GatewayDoor::kMetrics && path == "/get_loads") {
     json::array loads;
-    for (const auto& e : gateway_.engines())
-      if (!e->removed) loads.push_back({{"worker", e->url.name()}, {"load", gateway_.routing().outstanding(e->id)}});
+    for (const Engine* e : gateway_.engines())
+      loads.push_back({{"worker", e->url.name()}, {"load", gateway_.routing().outstanding(e->id)}});
     return Answer(json::serialize(json::object{{"workers", loads}}), {});
   }
   if (door_ != GatewayDoor::kMetrics && (path == "/workers" || path.substr(0, 9) == "/workers/")) return HandleWorkers();
@@ -104,7 +64,7 @@ void ClientSession::HandleMetrics() {
 void ClientSession::HandleModels(std::string_view path) {
   const auto object = [this](const std::string& name) {
     json::object o{{"id", name}, {"object", "model"}, {"created", 0}, {"owned_by", "foretoken"}};
-    for (const auto& e : gateway_.engines())
+    for (const Engine* e : gateway_.engines())
       if (e->max_model_len > 0 && std::find(e->models.begin(), e->models.end(), name) != e->models.end())
         o["max_model_len"] = e->max_model_len;
     return o;
@@ -120,59 +80,6 @@ void ClientSession::HandleModels(std::string_view path) {
   json::array data;
   for (const std::string& name : gateway_.model_names()) data.push_back(object(name));
   Answer(json::serialize(json::object{{"object", "list"}, {"data", data}}), {});
-}
-
-// Engines are added and removed on the admin address where there is one, else here; with API keys only by who has one.
-bool ClientSession::MayAdminister() const {
-  if (gateway_.config().admin_port != 0 && door_ != GatewayDoor::kAdmin) return false;
-  return gateway_.KeyIsValid(head_.authorization);
-}
-
-void ClientSession::HandleWorkers() {
-  const std::string_view path = head_.path();
-  if (head_.method == "GET" || head_.method == "HEAD") {
-    json::array workers;
-    for (const auto& e : gateway_.engines())
-      if (!e->removed) workers.push_back(WorkerObject(*e, gateway_.routing().outstanding(e->id)));
-    return Answer(json::serialize(json::object{{"total", workers.size()}, {"workers", workers}}), {});
-  }
-  if (!MayAdminister())
-    return SendError({401,
-                      "Workers are changed on the admin address, with an API key where one is set.",
-                      "authentication_error",
-                      "",
-                      "",
-                      {}});
-  std::string url = QueryValue(head_.target, "url");
-  if (url.empty() && path.size() > 9) {
-    const std::string id(path.substr(9));
-    for (const auto& e : gateway_.engines())
-      if (std::to_string(e->id.value()) == id && !e->removed) url = e->url.name();
-  }
-  if (url.empty() && !body_.empty()) {
-    json::error_code ec;
-    const json::value v = json::parse(body_, ec);
-    const json::value* at = ec || !v.is_object() ? nullptr : v.as_object().if_contains("url");
-    if (at != nullptr && at->is_string()) url = std::string(at->as_string());
-  }
-  AnswerOptions accepted;
-  if (head_.method == "POST") {
-    const auto added = gateway_.AddEngine(url);
-    if (!added.ok()) return SendError({400, added.error().message, "invalid_request_error", "url", "", {}});
-    accepted.status = 202;
-    return Answer(json::serialize(json::object{{"id", added->value()}, {"url", url}, {"status", "accepted"}}), accepted);
-  }
-  if (head_.method != "DELETE")
-    return SendError({405,
-                      "Workers take GET, POST and DELETE.",
-                      "invalid_request_error",
-                      "",
-                      "method_not_allowed",
-                      {},
-                      "GET, HEAD, POST, DELETE"});
-  if (!gateway_.RemoveEngine(url))
-    return SendError({404, "There is no worker \"" + url + "\" here.", "invalid_request_error", "url", "", {}});
-  Answer(json::serialize(json::object{{"url", url}, {"status", "removed"}}), {});
 }
 
 }  // namespace foretoken

@@ -15,6 +15,7 @@ namespace {
 // A body trickles on when it does not bring so much in every body_timeout.
 constexpr uint64_t kLeastBytesPerWindow = 512;
 constexpr Duration kLingers = Duration::Seconds(2);
+constexpr Duration kLingersAtTheEnd = Duration::Millis(250);  // while the gateway waits for nothing else
 
 }  // namespace
 
@@ -383,7 +384,7 @@ void ClientSession::Sweep(Instant now) {
       if (exchange_.active()) exchange_.Sweep(now);
       return;
     case State::kLinger:
-      if (now - since_ > kLingers) Close();
+      if (now - since_ > (gateway_.draining() ? kLingersAtTheEnd : kLingers)) Close();
       return;
     case State::kClosed: return;
   }

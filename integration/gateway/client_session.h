@@ -51,6 +51,10 @@ class ClientSession final : public Swept, public AnswerSink, public std::enable_
   void Handle();
   void HandleMetrics();
   void HandleWorkers();
+  void ShowWorkers(const std::string& worker);
+  void AddWorker();
+  void ChangeWorker(std::string worker, const std::string& verb);
+  void AnswerWorker(InstanceId id, int status, std::string_view what);
   void HandleModels(std::string_view path);
   void Answer(std::string_view body, AnswerOptions options);
   void RefuseAndClose(GatewayError error);

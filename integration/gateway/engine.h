@@ -7,31 +7,17 @@
 #include <boost/intrusive/list.hpp>
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <string>
 #include <vector>
 
 #include "integration/gateway/engine_health.h"
 #include "integration/gateway/engine_link.h"
+#include "integration/gateway/engine_url.h"
 #include "runtime/base/ids.h"
-#include "runtime/base/result.h"
 #include "runtime/metrics/latency_histogram.h"
+#include "runtime/model/instance.h"
 
 namespace foretoken {
-
-// "http://host:port[/prefix][@rank]": rank, of a data-parallel engine behind that address, is sent as X-data-parallel-rank.
-struct EngineUrl {
-  std::string url;  // without the rank, no slash at the end
-  std::string host;
-  std::string port;
-  std::string prefix;  // "" or "/prefix"
-  std::optional<uint32_t> rank;
-
-  // Error: what is wrong with it.
-  static Result<EngineUrl> Parse(const std::string& text);
-  std::string authority() const { return host + ":" + port; }
-  std::string name() const { return rank ? url + "@" + std::to_string(*rank) : url; }
-};
 
 struct EngineCounters {
   uint64_t requests = 0;  // sent to it, retries included
@@ -55,6 +41,7 @@ class Engine final : public EngineLink::Pool {
   ~Engine() override { CloseIdle(); }
 
   EngineUrl url;
+  std::string label;  // what people call it; may be empty
   InstanceId id;
   EngineHealth health;
   EngineCounters counters;
@@ -62,12 +49,27 @@ class Engine final : public EngineLink::Pool {
   std::vector<std::string> models;                        // as /v1/models lists them
   int64_t max_model_len = 0;                              // 0: not stated
   bool models_known = false;
-  bool any_model = false;  // it has no /v1/models: it is asked for whatever is asked for
-  bool removed = false;    // no new requests
-  bool asked = false;      // a probe of it has ended
-  Instant last_byte;       // when anything came from it last
+  bool any_model = false;                         // it has no /v1/models: it is asked for whatever is asked for
+  InstanceState state = InstanceState::kServing;  // as membership has it: kServing, kCordoned or kDraining
+  bool leaving = false;                           // it is gone when it is empty
+  bool asked = false;                             // a probe of it has ended
+  Instant last_byte;                              // when anything came from it last
   Instant next_probe;
   bool probing = false;
+  bool resolving = false;
+  // Behind an address there may be another engine by now. Nobody has been there in between while a connection has stood since it last said what
+  // it serves; otherwise it is asked before it is sent anything.
+  Instant verified_at;
+  bool suspect = false;
+  uint64_t suspicions = 0;
+  void Suspect() {
+    suspect = true;
+    ++suspicions;
+    next_probe = Instant();
+  }
+  bool ask_health = false;  // the present or latest probe's question
+  uint64_t restarts = 0;    // times that it came to be there
+  std::string model_asked;  // by the latest request, where it does not say what it serves
   boost::intrusive::list<EngineUse, boost::intrusive::constant_time_size<false>> uses;  // requests that wait on it
 
   // An idle connection, or a new one that is not connected yet.
@@ -82,7 +84,7 @@ class Engine final : public EngineLink::Pool {
   }
   void Give(std::shared_ptr<EngineLink> link, Instant now) {
     link->Detach(now);
-    if (removed) return link->Close();
+    if (leaving) return link->Close();
     idle_.push_back(std::move(link));
   }
   void CloseIdleBefore(Instant limit) {
@@ -101,6 +103,7 @@ class Engine final : public EngineLink::Pool {
 
   void OnIdleClosed(EngineLink& link) override {
     std::erase_if(idle_, [&](const std::shared_ptr<EngineLink>& l) { return l.get() == &link; });
+    Suspect();  // or it was only tired of an idle connection
   }
 
  private:

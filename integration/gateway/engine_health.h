@@ -6,7 +6,8 @@
 //
 // An engine is put out at once by what says that it cannot serve (connection refused, died under a request, silent past its progress
 // deadline) and by a run of 5xx answers. 4xx answers never count. A probe that is answered again after the engine was
-// unreachable brings it back at once: it is another start of it.
+// unreachable brings it back at once: it is another start of it. One that hung is tried with a token of the gateway's own, never
+// with a user's request, which would wait for as long as it takes to see that it still hangs.
 #pragma once
 
 #include <algorithm>
@@ -34,9 +35,8 @@ class EngineHealth {
  public:
   struct Options {
     Duration first_backoff = Duration::Millis(200);
-    // Recovery is to be noticed within half a second, whatever has gone before; a hang costs a user the dead_after of each trial.
+    // Recovery is to be noticed within half a second, whatever has gone before.
     Duration longest_backoff = Duration::Millis(400);
-    Duration longest_hang_backoff = Duration::Seconds(8);
     int32_t errors_in_row = 3;  // 5xx answers; one request that every engine chokes on must not put them all out
   };
 
@@ -73,8 +73,7 @@ class EngineHealth {
     if (was_serving && trouble == EngineTrouble::kErrors && ++errors_ < options_.errors_in_row) return false;
     trial_ = false;
     if (was_serving) ++times_out_;
-    const Duration most = trouble == EngineTrouble::kHung ? options_.longest_hang_backoff : options_.longest_backoff;
-    backoff_ = std::min(most, backoff_ == Duration() ? options_.first_backoff : backoff_ * 2);
+    backoff_ = std::min(options_.longest_backoff, backoff_ == Duration() ? options_.first_backoff : backoff_ * 2);
     trouble_ = trouble;
     retry_at_ = now + backoff_;
     return was_serving;
@@ -82,12 +81,12 @@ class EngineHealth {
   // Its health endpoint answered well. True: it is back.
   bool OnProbeOk(Instant now) {
     if (trouble_ == EngineTrouble::kUnreachable || trouble_ == EngineTrouble::kCrashed) return OnGoodAnswer();
-    return false;  // errors and hangs are of the part that a probe does not reach: a trial must show
+    return false;  // errors and hangs are of the part that its health does not show: a trial must
   }
 
  private:
-  // Unreachable engines are found again by probes, without risking a user's request.
-  bool CanTry() const { return trouble_ == EngineTrouble::kErrors || trouble_ == EngineTrouble::kHung; }
+  // Unreachable and hung engines are found again by probes, without risking a user's request; an error costs it a moment only.
+  bool CanTry() const { return trouble_ == EngineTrouble::kErrors; }
 
   Options options_;
   EngineTrouble trouble_ = EngineTrouble::kNone;

@@ -5,13 +5,18 @@
 
 namespace foretoken {
 
-void EngineProbe::Run(boost::asio::io_context& io, const Engine& engine, const std::string& path, Duration deadline,
+void EngineProbe::Run(boost::asio::io_context& io, const Engine& engine, const ProbeQuestion& question, Duration deadline,
                       Done done) {
   auto probe = std::make_shared<EngineProbe>(io);
   probe->self_ = probe;
   probe->done_ = std::move(done);
-  probe->request_ = "GET " + engine.url.prefix + path + " HTTP/1.1\r\nHost: " + engine.url.authority() +
-                    "\r\nUser-Agent: foretoken\r\nAccept: */*\r\nConnection: close\r\n\r\n";
+  const bool post = !question.body.empty();
+  probe->request_ = (post ? "POST " : "GET ") + engine.url.prefix + question.path +
+                    " HTTP/1.1\r\nHost: " + engine.url.authority() +
+                    "\r\nUser-Agent: foretoken\r\nAccept: */*\r\nConnection: close\r\n";
+  if (post)
+    probe->request_ += "Content-Type: application/json\r\nContent-Length: " + std::to_string(question.body.size()) + "\r\n";
+  probe->request_ += "\r\n" + question.body;
   probe->link_ = std::make_shared<EngineLink>(io, *probe);
   probe->timer_.expires_after(std::chrono::nanoseconds(deadline.nanos()));
   probe->timer_.async_wait([weak = std::weak_ptr<EngineProbe>(probe)](const boost::system::error_code& code) {
@@ -57,6 +62,7 @@ void EngineProbe::OnLinkBytes() {
 
 void EngineProbe::OnLinkClosed(const EngineLink::Code&) {
   if (have_head_ && !head_.chunked && !head_.content_length) answer_.status = head_.status;
+  answer_.closed = answer_.status == 0;
   End();
 }
 

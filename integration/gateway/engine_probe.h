@@ -1,4 +1,4 @@
-// EngineProbe: one small GET to an engine on a connection of its own, with a deadline: its health, its models, its metrics.
+// EngineProbe: one small request to an engine on a connection of its own, with a deadline: its health, its models, its metrics, a token.
 #pragma once
 
 #include <boost/asio/io_context.hpp>
@@ -15,9 +15,16 @@
 
 namespace foretoken {
 
+struct ProbeQuestion {
+  std::string path;
+  std::string body;  // JSON, sent by POST; empty: a GET
+};
+
 struct ProbeAnswer {
   bool reached = false;  // it took the connection
-  int status = 0;        // 0: no answer in time
+  bool closed = false;   // and ended it without an answer: it is no longer there
+  bool silent() const { return reached && !closed; }
+  int status = 0;  // 0: no answer in time
   std::string body;
 };
 
@@ -25,8 +32,9 @@ class EngineProbe final : public EngineLink::User, public EngineLink::Pool, publ
  public:
   using Done = std::function<void(const ProbeAnswer&)>;
 
-  // `authorization`: sent along when not empty. `done` is called exactly once, unless the io_context ends before.
-  static void Run(boost::asio::io_context& io, const Engine& engine, const std::string& path, Duration deadline, Done done);
+  // `done` is called exactly once, unless the io_context ends before.
+  static void Run(boost::asio::io_context& io, const Engine& engine, const ProbeQuestion& question, Duration deadline,
+                  Done done);
 
   explicit EngineProbe(boost::asio::io_context& io) : timer_(io) {}
 

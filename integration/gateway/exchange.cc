@@ -120,6 +120,24 @@ void Exchange::Attempt(bool fresh) {
   usage_.reset();
   chunks_ = events_ = 0;
   if (!is_linked()) engine_->uses.push_back(*this);
+  if (engine_->any_model) engine_->model_asked = model_;
+  if (gateway_.MustVerify(*engine_, fresh || engine_->idle() == 0)) {
+    phase_ = Phase::kVerifying;
+    return;
+  }
+  Dial(fresh);
+}
+
+void Exchange::OnVerified(bool ok) {
+  const auto& models = engine_->models;
+  ok = ok && (engine_->any_model || std::find(models.begin(), models.end(), model_) != models.end());
+  // It had the request on a connection that broke: it may have died of it.
+  if (!ok) return Fail(stale_retried_ ? Failure::kCrashed : Failure::kReplaced);
+  sent_at_ = gateway_.Now();
+  Dial(false);
+}
+
+void Exchange::Dial(bool fresh) {
   engine_->health.OnSent();
   link_ = engine_->Take(fresh);
   if (link_->open()) {
@@ -188,6 +206,14 @@ bool Exchange::ReadHead() {
     if (response_.status >= 200) break;  // 100 Continue and its like are between neighbours
   }
   have_head_ = true;
+  if (response_.status == 404 && !engine_->any_model) {
+    // It may be another engine than it was: then it is none of the client's business.
+    gateway_.OnUnknownModel(*engine_);
+    if (MayRetry(Failure::kReplaced) && gateway_.OtherServes(*engine_, model_)) {
+      Fail(Failure::kReplaced);
+      return false;
+    }
+  }
   scans_ = response_.status < 300 && response_.event_stream && !response_.encoded;
   left_ = response_.content_length.value_or(0);
   if (response_.status >= 500) {
@@ -436,6 +462,7 @@ void Exchange::OnLinkClosed(const EngineLink::Code&) {
   }
   if (closed->reused() && !have_head_ && closed->pending().empty() && !stale_retried_) {
     ++engine_->counters.stale_connections;
+    engine_->Suspect();
     stale_retried_ = true;
     return Attempt(true);
   }
@@ -445,7 +472,7 @@ void Exchange::OnLinkClosed(const EngineLink::Code&) {
 // A request during which an engine crashed is retried at most once and never reaches a third engine.
 bool Exchange::MayRetry(Failure failure) const {
   if (began_) return false;
-  if (failure == Failure::kServerError) return crashed_ == 0 && reached_ < 3;
+  if (failure == Failure::kServerError || failure == Failure::kReplaced) return crashed_ == 0 && reached_ < 3;
   if (failure == Failure::kRefused) return crashed_ == 0 || reached_ < 2;
   return crashed_ == 0 && reached_ < 2;
 }
@@ -457,13 +484,16 @@ void Exchange::Fail(Failure failure, bool paid) {
     case Failure::kRefused: gateway_.OnTrouble(*engine_, EngineTrouble::kUnreachable, now); break;
     case Failure::kCrashed: gateway_.OnTrouble(*engine_, EngineTrouble::kCrashed, now); break;
     case Failure::kServerError: gateway_.OnTrouble(*engine_, EngineTrouble::kErrors, now); break;
-    case Failure::kHung: break;  // that is how it was found
+    case Failure::kHung: break;      // that is how it was found
+    case Failure::kReplaced: break;  // it is being asked
   }
-  if (failure != Failure::kServerError) ++engine_->counters.failed;
+  if (failure != Failure::kServerError && failure != Failure::kReplaced) ++engine_->counters.failed;
   if (began_) return CutStream();
   bool may = MayRetry(failure);
   if (failure == Failure::kCrashed || failure == Failure::kHung) ++crashed_;
-  if (may && !paid && !gateway_.retry_budget().TryRetry(now)) {
+  // What an engine that is gone leaves is no more work than before: it moves. The budget is for what the engine may still be at.
+  const bool adds_load = failure == Failure::kServerError || failure == Failure::kHung;
+  if (may && adds_load && !paid && !gateway_.retry_budget().TryRetry(now)) {
     ++gateway_.counters().retries_denied;
     may = false;
   }
@@ -487,6 +517,7 @@ void Exchange::GiveUp(Failure failure) {
   const std::string name = engine_->url.name();
   switch (failure) {
     case Failure::kRefused:
+    case Failure::kReplaced:
       return Refuse(Unavailable("No engine that serves `" + model_ + "` can be reached.", "no_live_engine"));
     case Failure::kCrashed:
       return Refuse({502, "The engine " + name + " ended before it had answered.", "server_error", "", "engine_died", {}});
@@ -601,7 +632,8 @@ void Exchange::Sweep(Instant now) {
     ++gateway_.counters().shed;
     return Refuse({429, "The request waited too long for a place here.", "rate_limit_error", "", "queue_timeout", 1});
   }
-  if (phase_ == Phase::kConnecting && now - sent_at_ > c.dead_after) return Fail(Failure::kRefused);
+  if ((phase_ == Phase::kConnecting || phase_ == Phase::kVerifying) && now - sent_at_ > c.dead_after)
+    return Fail(stale_retried_ ? Failure::kCrashed : Failure::kRefused);
   if (phase_ != Phase::kQueued && now - started_ > c.request_timeout) {
     ++gateway_.counters().timed_out;
     if (began_) return CutStream();

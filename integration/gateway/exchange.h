@@ -50,11 +50,14 @@ class Exchange final : public EngineLink::User, public EngineUse {
   Duration QuietBound(Instant now) const;
   Instant sent_at() const { return sent_at_; }
   bool streaming() const { return stream_; }
-  bool waits_for_first() const { return !began_; }
+  bool waits_for_first() const { return !began_ && phase_ != Phase::kVerifying; }
+  // It waits to know whether its engine is still the one that it was.
+  bool verifying() const { return phase_ == Phase::kVerifying; }
+  void OnVerified(bool ok);
 
  private:
-  enum class Phase : uint8_t { kIdle, kQueued, kConnecting, kWaiting, kAnswering };
-  enum class Failure : uint8_t { kRefused, kCrashed, kServerError, kHung };
+  enum class Phase : uint8_t { kIdle, kQueued, kVerifying, kConnecting, kWaiting, kAnswering };
+  enum class Failure : uint8_t { kRefused, kCrashed, kServerError, kHung, kReplaced };
   static constexpr size_t kMostHeld = 64 * 1024;   // of an answer, before anything of it is sent
   static constexpr size_t kMostTail = 256 * 1024;  // of an unfinished event
   static constexpr int64_t kMostTimeouts = 5;      // times dead_after that a broken-off stream is waited for
@@ -66,6 +69,7 @@ class Exchange final : public EngineLink::User, public EngineUse {
   void Admit();
   void Decide();
   void Attempt(bool fresh);
+  void Dial(bool fresh);
   void SendRequest();
   bool ReadHead();
   void ReadBody();

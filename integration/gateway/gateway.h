@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "integration/gateway/engine.h"
+#include "integration/gateway/engine_probe.h"
 #include "integration/gateway/gateway_config.h"
 #include "integration/gateway/gateway_counters.h"
 #include "integration/gateway/http_head.h"
@@ -26,6 +27,7 @@
 #include "integration/gateway/token_estimator.h"
 #include "integration/log/log.h"
 #include "runtime/base/result.h"
+#include "runtime/cluster/membership.h"
 
 namespace boost::asio::ssl {
 class context;
@@ -67,15 +69,34 @@ class Gateway {
   GatewayCounters& counters() { return counters_; }
   boost::asio::ssl::context* tls() { return tls_.get(); }
 
-  // ---- Engines.
-  Engine& engine(InstanceId id) { return *engines_[id.value()]; }
-  const std::vector<std::unique_ptr<Engine>>& engines() const { return engines_; }
-  // Error: malformed or known already.
-  Result<InstanceId> AddEngine(const std::string& url);
-  // False: no such engine. Requests under way there finish.
-  bool RemoveEngine(const std::string& url);
+  // ---- Engines (gateway_engines.cc).
+  Engine& engine(InstanceId id) { return *by_id_[id.value()]; }
+  const std::vector<Engine*>& engines() const { return engines_; }
+  const Membership& members() const { return members_; }
+  const SlowStart& slow_start() const { return routing_->slow_start(); }
+  MembershipCounters& membership_counters() { return membership_counters_; }
+  const MembershipCounters& membership_counters() const { return membership_counters_; }
+  // There already: the one that is, whoever wants it now as well. Error: malformed.
+  Result<Membership::Change> AddEngine(const std::string& url, MemberSource source, const std::string& label = "");
+  // It takes nothing new, and is gone when the requests under way there have ended; unless another source still wants it.
+  Membership::Change RemoveEngine(InstanceId id, MemberSource source);
+  // kServing, kCordoned or kDraining. Error: it is leaving.
+  Result<Membership::Change> SetEngineState(InstanceId id, InstanceState state);
+  // By its number, URL or label. Error: which there are.
+  Result<InstanceId> FindEngine(const std::string& text) const;
+  bool HasLeft(const std::string& text) const;
+  // The workers that a file or a DNS name lists now. Error: the first that is malformed; nothing has changed then.
+  Status Follow(const std::vector<std::string>& urls, MemberSource source);
+  // What an engine says that it serves.
   void SetModels(Engine& engine, std::vector<std::string> models, int64_t max_model_len);
   void SetAnyModel(Engine& engine);
+  // Whether it must be asked what it serves before this connection's first request may go there; if so, it is being asked, and the
+  // exchanges that wait for it are told.
+  bool MustVerify(Engine& engine, bool fresh_connection);
+  // It does not know a model that it is believed to serve.
+  void OnUnknownModel(Engine& engine);
+  // Another engine that could take a request of this model now.
+  bool OtherServes(const Engine& engine, const std::string& model) const;
   // Something was seen of an engine; keeps the candidates in step.
   void OnTrouble(Engine& engine, EngineTrouble trouble, Instant now);
   void OnGoodAnswer(Engine& engine);
@@ -89,7 +110,7 @@ class Gateway {
     ModelId id;
   };
   ModelLookup FindModel(const std::string& name);
-  // Names and the first engine that serves each, in order of their first being seen.
+  // What the members serve, in order of their being seen.
   const std::vector<std::string>& model_names() const { return model_names_; }
   bool HasLiveEngine() const;
 
@@ -129,14 +150,33 @@ class Gateway {
   bool ScrapeMetrics(std::function<void(std::string)> ready);
   // Several times a second at most, for those who watch; nothing where there is no board.
   void Observe();
+  // On the log: something of membership that is not about one engine.
+  void Tell(LogLevel level, std::string_view kind, const std::string& what) const;
 
  private:
   Gateway(boost::asio::io_context& io, const GatewayConfig& config);
+  struct Handover {  // from those that a list named to those that it names
+    MemberSource source;
+    std::vector<InstanceId> leave, join;
+    Instant until;
+  };
   template <class Visit>
   void ForEachConnection(Visit visit) {
     for (cursor_ = connections_.begin(); cursor_ != connections_.end();) visit(*cursor_++);
   }
+  Engine* FindEngine(InstanceId id) { return id.value() < by_id_.size() ? by_id_[id.value()].get() : nullptr; }
+  void Apply(const Membership::Change& change);
+  void Resolve(Engine& engine);
   void ProbeDue(Instant now);
+  void Probe(Engine& engine, Instant now);
+  void TryHung(Engine& engine, Instant now);
+  void OnModelsAnswer(Engine& engine, const ProbeAnswer& answer, uint64_t suspicions);
+  void OnHealthAnswer(Engine& engine, const ProbeAnswer& answer, Instant now);
+  void EndVerification(Engine& engine, bool answered);
+  void Replace(Engine& engine, std::vector<std::string> models, int64_t max_model_len);
+  void RecountModels();
+  void HandOver(Instant now);
+  void Reclaim();
   void AskLimits(Engine& engine);
   void Tell(LogLevel level, std::string_view kind, const Engine& engine, std::string_view what) const;
   void CheckProgress(Engine& engine, Instant now);
@@ -151,11 +191,17 @@ class Gateway {
   TokenEstimator tokens_;
   RetryBudget retry_budget_;
   GatewayCounters counters_;
-  std::vector<std::unique_ptr<Engine>> engines_;      // by InstanceId; removed ones stay
+  boost::asio::ip::tcp::resolver resolver_;
+  Membership members_;
+  std::vector<Handover> handovers_;
+  MembershipCounters membership_counters_;
+  std::vector<std::unique_ptr<Engine>> by_id_;        // null: gone
+  std::vector<Engine*> engines_;                      // those that are not gone, in order of their ids
   std::unique_ptr<ObservationBuilder> observations_;  // null: nobody watches
   Instant observe_at_;
-  std::map<std::string, ModelId, std::less<>> models_;
+  std::map<std::string, ModelId, std::less<>> models_;  // every name that there ever was
   std::vector<std::string> model_names_;
+  bool any_model_ = false;  // some engine does not say what it serves
   using Connections = boost::intrusive::list<Swept, boost::intrusive::constant_time_size<false>>;
   Connections connections_;
   Connections::iterator cursor_ = connections_.end();  // the one to be looked at next

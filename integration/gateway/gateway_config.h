@@ -3,10 +3,12 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "runtime/base/result.h"
 #include "runtime/base/units.h"
 
 namespace foretoken {
@@ -16,6 +18,13 @@ class ObservationBoard;
 
 struct GatewayConfig {
   std::vector<std::string> worker_urls;
+  std::vector<std::string> worker_labels;  // what people call them, in their order; may be shorter
+  std::string workers_file;                // a URL a line, looked at again and again; empty: none
+  std::string workers_dns;                 // http://NAME:PORT: every address of NAME is a worker; empty: none
+  Duration dns_every = Duration::Seconds(5);
+  // For hosts that can make engines: starts one of this kind and returns its URL. Empty: workers are named by URL only.
+  std::function<Result<std::string>(const std::string& kind)> make_worker;
+  std::function<void(const std::string& url)> on_left;  // a worker is gone, and nothing of it is under way
   std::string host = "127.0.0.1";
   uint16_t port = 30000;         // 0: the kernel's choice
   uint16_t prometheus_port = 0;  // 0: no metrics address of its own; /metrics is then on the main one

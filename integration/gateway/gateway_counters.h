@@ -7,6 +7,15 @@
 
 namespace foretoken {
 
+// Beside what Membership counts.
+struct MembershipCounters {
+  uint64_t replaced = 0;        // addresses that another engine had taken
+  uint64_t verified = 0;        // engines asked what they serve before a request went there
+  uint64_t unknown_model = 0;   // answers 404 for a model that the engine was believed to serve
+  uint64_t lists_refused = 0;   // files and DNS answers that changed nothing because something was wrong with them
+  uint64_t lists_followed = 0;  // that named other workers than before
+};
+
 struct GatewayCounters {
   uint64_t requests = 0;        // that reached routing
   uint64_t finished = 0;        // answered in full, 2xx

@@ -39,7 +39,8 @@ void AddEngine(const EngineReport& e, MetricSet& out) {
   const MetricSet::Labels engine = {{"engine", e.name}};
   const EngineCounters& c = e.counters;
   out.Gauge("foretoken:engine_up", "1: alive, as far as is known here.", e.up ? 1 : 0, engine);
-  out.Gauge("foretoken:engine_serving", "1: takes new requests.", e.up ? 1 : 0, engine);
+  out.Gauge("foretoken:engine_serving", "1: takes new requests.", e.up && e.takes_requests ? 1 : 0, engine);
+  if (e.window) out.Gauge("foretoken:worker_window", "Requests that a joining worker is trusted with.", *e.window, engine);
   out.Gauge("foretoken:engine_outstanding", "Requests that this process has there.", e.outstanding, engine);
   out.Counter("foretoken:engine_requests_total", "Sent to it, retries included.", c.requests, engine);
   out.Counter("foretoken:engine_finished_total", "Answered in full.", c.finished, engine);
@@ -55,6 +56,32 @@ void AddEngine(const EngineReport& e, MetricSet& out) {
   out.Gauge("foretoken:mirror_ttft_offset_seconds", "Learnt difference of the first token's time.", e.ttft_offset.seconds(),
             engine);
   out.Gauge("foretoken:mirror_tokens_per_chunk", "Output tokens in one piece of a stream.", e.tokens_per_chunk, engine);
+}
+
+void AddMembers(const GatewayReport& r, MetricSet& out) {
+  out.Gauge("foretoken:workers", "Workers, those that are leaving included.", static_cast<double>(r.workers));
+  const Membership::Counters& m = r.members;
+  out.Counter("foretoken:workers_joined_total", "Workers that were added, or added again while they left.", m.joined);
+  out.Counter("foretoken:workers_left_total", "Workers that were told to leave.", m.left);
+  out.Counter("foretoken:workers_gone_total", "Workers that have left, with nothing under way there.", m.gone);
+  out.Counter("foretoken:worker_changes_repeated_total", "Changes that had been made already.", m.repeated);
+  out.Counter("foretoken:worker_changes_refused_total", "Changes that could not be made.", m.refused);
+  const MembershipCounters& c = r.membership;
+  out.Counter("foretoken:workers_replaced_total", "Addresses that turned out to have another engine behind them.", c.replaced);
+  out.Counter("foretoken:workers_verified_total", "Requests that waited until their engine had said what it serves.",
+              c.verified);
+  out.Counter("foretoken:unknown_model_answers_total", "Answers 404 for a model that the engine was believed to serve.",
+              c.unknown_model);
+  out.Counter("foretoken:worker_lists_followed_total", "Files and DNS answers that named other workers than before.",
+              c.lists_followed);
+  out.Counter("foretoken:worker_lists_refused_total",
+              "Files and DNS answers that changed nothing: something was wrong with them.", c.lists_refused);
+  const SlowStart::Counters& s = r.slow_starts;
+  out.Counter("foretoken:slow_starts_total", "Times that a worker's speed had to be seen.", s.begun);
+  out.Counter("foretoken:slow_starts_confirmed_total", "Of these, ended because predictions came true.", s.confirmed);
+  out.Counter("foretoken:slow_starts_unconfirmed_total", "Of these, ended because they took too long.", s.unconfirmed);
+  out.Counter("foretoken:probing_requests_total", "Requests that went to a worker to learn of it.", s.probes);
+  out.Counter("foretoken:held_back_total", "Candidates passed over because they had what they were trusted with.", s.held_back);
 }
 
 // As the engine itself would export them, as far as the gateway knows: dashboards made for vLLM show a fleet.
@@ -88,13 +115,19 @@ GatewayReport ReportOf(Gateway& g) {
   GatewayReport r;
   r.counters = g.counters();
   r.open_connections = g.open_connections();
-  for (const auto& e : g.engines()) {
-    if (e->removed) continue;
+  r.workers = g.engines().size();
+  r.members = g.members().counters();
+  r.membership = g.membership_counters();
+  r.slow_starts = g.slow_start().counters();
+  for (const Engine* e : g.engines()) {
+    if (e->leaving) continue;  // its name may be another's by now
     EngineMirror& m = g.routing().mirror(e->id);
     EngineReport& out = r.engines.emplace_back();
     out.name = e->url.name();
     if (!e->models.empty()) out.model = e->models.front();
     out.up = e->health.serving();
+    out.takes_requests = e->state == InstanceState::kServing;
+    out.window = g.slow_start().window(e->id);
     out.outstanding = g.routing().outstanding(e->id);
     out.counters = e->counters;
     out.times_out = e->health.times_out();
@@ -116,6 +149,7 @@ GatewayReport ReportOf(Gateway& g) {
 std::string MetricsText(const GatewayReport& r) {
   MetricSet set;
   AddCounters(r, set);
+  AddMembers(r, set);
   const size_t shown = std::min(r.engines.size(), kEnginesMost);
   for (size_t i = 0; i < shown; ++i) AddEngine(r.engines[i], set);
   for (size_t i = 0; i < shown; ++i) AddVllm(r.engines[i], set);

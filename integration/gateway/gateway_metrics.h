@@ -12,6 +12,8 @@
 #include "integration/gateway/shadow_statistics.h"
 #include "integration/observe/observation.h"
 #include "runtime/base/units.h"
+#include "runtime/cluster/membership.h"
+#include "runtime/sched/slow_start.h"
 
 namespace foretoken {
 
@@ -21,6 +23,8 @@ struct EngineReport {
   std::string name;
   std::string model;  // the first that it says it serves; never a name that a client made up
   bool up = false;
+  bool takes_requests = true;    // as membership has it
+  std::optional<double> window;  // while it joins
   int32_t outstanding = 0;
   EngineCounters counters;
   uint64_t times_out = 0;
@@ -35,6 +39,10 @@ struct EngineReport {
 struct GatewayReport {
   GatewayCounters counters;
   size_t open_connections = 0;
+  size_t workers = 0;
+  Membership::Counters members;
+  MembershipCounters membership;
+  SlowStart::Counters slow_starts;
   std::vector<EngineReport> engines;
   std::optional<ShadowStatistics::Report> shadow;
   std::shared_ptr<const Observation> observation;  // the latest; null: none is taken

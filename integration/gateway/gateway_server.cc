@@ -15,6 +15,7 @@
 
 #include "integration/gateway/client_session.h"
 #include "integration/gateway/gateway.h"
+#include "integration/gateway/worker_sources.h"
 
 namespace foretoken {
 
@@ -82,6 +83,7 @@ class GatewayServer::Impl {
 
   void BeginDrain(Duration at_most) {
     draining = true;
+    if (sources != nullptr) sources->Stop();
     drain_until = gateway->Now() + at_most;
     error_code ignored;
     for (const auto& door : doors) door->acceptor.close(ignored);
@@ -97,6 +99,7 @@ class GatewayServer::Impl {
   GatewayConfig config;
   asio::io_context io{1};
   std::unique_ptr<Gateway> gateway;
+  std::unique_ptr<WorkerSources> sources;
   std::vector<std::unique_ptr<Door>> doors;
   std::vector<std::pair<GatewayDoor, uint16_t>> ports;
   asio::steady_timer sweep{io};
@@ -124,6 +127,8 @@ Status GatewayServer::Start() {
     if (const Status listens = impl_->Listen(kind, port); !listens.ok()) return listens;
     impl_->ports.emplace_back(kind, impl_->doors.back()->acceptor.local_endpoint().port());
   }
+  impl_->sources = std::make_unique<WorkerSources>(impl_->io, *impl_->gateway);
+  if (const Status found = impl_->sources->Start(); !found.ok()) return found;
   // The first look at the engines, before anybody is let in.
   const Instant until = impl_->gateway->Now() + Duration::Seconds(1);
   while (!impl_->gateway->AllAsked() && impl_->gateway->Now() < until) {

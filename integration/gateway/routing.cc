@@ -73,6 +73,12 @@ void Routing::SetUsable(InstanceId engine, bool usable) {
   if (shadow_ != nullptr) shadow_->SetUsable(engine, usable);
 }
 
+void Routing::RemoveEngine(InstanceId engine) {
+  scheduler_->RemoveInstance(engine);
+  if (shadow_ != nullptr) shadow_->RemoveEngine(engine);
+  mirrors_[engine.value()].reset();
+}
+
 void Routing::SetModels(InstanceId engine, std::vector<ModelId> models) {
   if (shadow_ != nullptr) shadow_->SetModels(engine, models);
   scheduler_->SetModels(engine, std::move(models));
@@ -142,13 +148,13 @@ void Routing::OnSent(const RequestMeta& request, InstanceId engine, bool streami
 }
 
 void Routing::OnOutput(RequestId request, InstanceId engine, int32_t chunks, bool first, Instant now) {
-  if (first) scheduler_->OnFirstToken(request);
+  if (first) scheduler_->OnFirstToken(request, now);
   if (first && journal_) journal_->OnFirstToken(request, now);
   mirrors_[engine.value()]->OnOutput(request, chunks, now);
 }
 
 void Routing::OnFinished(RequestId request, InstanceId engine, TokenCount output, bool exact, Instant now) {
-  scheduler_->OnFinished(request, output);
+  scheduler_->OnFinished(request, output, now);
   if (journal_) journal_->OnEnded(request, OutcomeKind::kFinished, output, now);
   EngineMirror& mirror = *mirrors_[engine.value()];
   mirror.OnFinished(request, output, exact, now);

@@ -48,6 +48,10 @@ class Routing final : private SchedulerEffects {
 
   InstanceId AddEngine(const std::string& name);
   void SetUsable(InstanceId engine, bool usable);
+  // It has left, and nothing of it is under way. Its number is not used again.
+  void RemoveEngine(InstanceId engine);
+  // How fast it is has yet to be seen: it is trusted bit by bit.
+  void BeginSlowStart(InstanceId engine, Instant now) { scheduler_->BeginSlowStart(engine, now); }
   void SetModels(InstanceId engine, std::vector<ModelId> models);
   // It was started anew: what it held is gone.
   void OnRestart(InstanceId engine, Instant now) { mirrors_[engine.value()]->OnRestart(now); }
@@ -72,6 +76,10 @@ class Routing final : private SchedulerEffects {
   int32_t outstanding(InstanceId engine) const { return scheduler_->ledger().load(engine).requests; }
   // For those who watch; null: none is kept.
   RequestJournal* journal() { return journal_ ? &*journal_ : nullptr; }
+  const SlowStart& slow_start() const {
+    static const SlowStart none;
+    return scheduler_ == nullptr ? none : scheduler_->slow_start();
+  }
   const Shadow* shadow() const { return shadow_.get(); }
 
  private:
@@ -88,8 +96,8 @@ class Routing final : private SchedulerEffects {
 
   Options options_;
   std::unique_ptr<LengthEstimator> lengths_;
-  std::unique_ptr<SchedulerCore> scheduler_;  // made with the first engine
-  std::vector<std::unique_ptr<EngineMirror>> mirrors_;
+  std::unique_ptr<SchedulerCore> scheduler_;            // made with the first engine
+  std::vector<std::unique_ptr<EngineMirror>> mirrors_;  // by engine; null: it has left
   std::optional<RequestJournal> journal_;
   std::unique_ptr<Shadow> shadow_;    // may be null
   std::vector<uint64_t> laws_known_;  // per engine: how often its law had moved when the scheduler was told

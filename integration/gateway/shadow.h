@@ -30,6 +30,7 @@ class Shadow final : private SchedulerEffects {
 
   void AddEngine(SchedulerCore::InstanceInfo info);
   void SetUsable(InstanceId engine, bool usable);
+  void RemoveEngine(InstanceId engine) { scheduler_->RemoveInstance(engine); }
   void SetModels(InstanceId engine, std::vector<ModelId> models);
   // Before the policy that routes has reserved anything for the request.
   void Decide(const RequestMeta& request, Instant now);

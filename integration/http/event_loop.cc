@@ -63,8 +63,29 @@ void EventLoop::Unwatch(int fd) { FT_CHECK(epoll_ctl(epoll_, EPOLL_CTL_DEL, fd, 
 
 void EventLoop::Stop() {
   stopped_ = true;
+  Wake();
+}
+
+void EventLoop::Wake() {
   const uint64_t one = 1;
   while (write(wake_, &one, sizeof one) < 0 && errno == EINTR) {}
+}
+
+void EventLoop::Post(std::function<void()> work) {
+  {
+    const std::lock_guard<std::mutex> lock(posted_mutex_);
+    posted_.push_back(std::move(work));
+  }
+  Wake();
+}
+
+void EventLoop::RunPosted() {
+  std::vector<std::function<void()>> work;
+  {
+    const std::lock_guard<std::mutex> lock(posted_mutex_);
+    work.swap(posted_);
+  }
+  for (const auto& one : work) one();
 }
 
 void EventLoop::RunDueTimers() {
@@ -90,6 +111,7 @@ void EventLoop::Round(Instant until) {
     } else {
       uint64_t count;
       while (read(wake_, &count, sizeof count) > 0) {}
+      RunPosted();
     }
   }
   RunDueTimers();

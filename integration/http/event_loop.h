@@ -1,7 +1,7 @@
 // EventLoop: one thread's epoll with timers, for the programs that stand around the gateway (fake engines, load generators, emulated
 // engines): their own cost is part of what they measure, so a request costs no allocation here and three system calls at the caller.
 // Time is CLOCK_MONOTONIC, the same for all processes of a host; timers are due to the microsecond, not to epoll's millisecond.
-// Not thread-safe but for Stop().
+// Not thread-safe but for Stop() and Post().
 #pragma once
 
 #include <atomic>
@@ -9,6 +9,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <vector>
 
 #include "runtime/base/result.h"
@@ -56,18 +57,23 @@ class EventLoop {
   // Deletes it when no event of the present round can still reach it. Its descriptor is no longer watched.
   void Retire(std::unique_ptr<Source> source) { retired_.push_back(std::move(source)); }
 
-  void Run();                    // until Stop()
-  void RunUntil(Instant until);  // or Stop()
-  void Stop();                   // any thread, or a signal handler
+  void Run();                             // until Stop()
+  void RunUntil(Instant until);           // or Stop()
+  void Stop();                            // any thread, or a signal handler
+  void Post(std::function<void()> work);  // any thread; done by the loop's, while it runs
 
  private:
   EventLoop() = default;
   void Round(Instant until);
   void RunDueTimers();
+  void RunPosted();
+  void Wake();
 
   int epoll_ = -1;
   int wake_ = -1;  // eventfd
   std::atomic<bool> stopped_{false};
+  std::mutex posted_mutex_;
+  std::vector<std::function<void()>> posted_;
   std::multimap<Instant, Timer*> timers_;
   std::vector<std::unique_ptr<Source>> retired_;
 };

@@ -38,7 +38,11 @@ sockaddr_in AddressOf(const std::string& host, uint16_t port) {
 }  // namespace
 
 Result<HttpAnswer> HttpFetch(const std::string& host, uint16_t port, const std::string& path, Duration limit) {
-  const std::string where = "http://" + host + ":" + std::to_string(port) + path;
+  return HttpFetch(host, port, HttpCall{"GET", path}, limit);
+}
+
+Result<HttpAnswer> HttpFetch(const std::string& host, uint16_t port, const HttpCall& call, Duration limit) {
+  const std::string where = "http://" + host + ":" + std::to_string(port) + call.path;
   const Socket s;
   const Instant until = EventLoop::Now() + limit;
   timeval step{};
@@ -46,7 +50,11 @@ Result<HttpAnswer> HttpFetch(const std::string& host, uint16_t port, const std::
   setsockopt(s.fd, SOL_SOCKET, SO_RCVTIMEO, &step, sizeof step);
   setsockopt(s.fd, SOL_SOCKET, SO_SNDTIMEO, &step, sizeof step);
   const sockaddr_in to = AddressOf(host, port);
-  const std::string request = "GET " + path + " HTTP/1.1\r\nHost: " + host + "\r\nConnection: close\r\n\r\n";
+  std::string request = call.method + " " + call.path + " HTTP/1.1\r\nHost: " + host + "\r\nConnection: close\r\n";
+  if (!call.api_key.empty()) request += "Authorization: Bearer " + call.api_key + "\r\n";
+  if (!call.body.empty() || call.method == "POST")
+    request += "Content-Type: application/json\r\nContent-Length: " + std::to_string(call.body.size()) + "\r\n";
+  request += "\r\n" + call.body;
   if (connect(s.fd, reinterpret_cast<const sockaddr*>(&to), sizeof to) != 0 ||
       send(s.fd, request.data(), request.size(), MSG_NOSIGNAL) != static_cast<ssize_t>(request.size()))
     return Error{where + ": " + std::strerror(errno)};

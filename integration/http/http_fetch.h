@@ -14,6 +14,15 @@ struct HttpAnswer {
   std::string body;
 };
 
+struct HttpCall {
+  std::string method = "GET";
+  std::string path;
+  std::string body = {};     // JSON; empty: none
+  std::string api_key = {};  // sent as a bearer token; empty: none
+};
+
+// Error: no complete answer within `limit`. `host` is an IPv4 address.
+Result<HttpAnswer> HttpFetch(const std::string& host, uint16_t port, const HttpCall& call, Duration limit);
 // Error: no complete answer within `limit`. `host` is an IPv4 address.
 Result<HttpAnswer> HttpFetch(const std::string& host, uint16_t port, const std::string& path, Duration limit);
 

@@ -65,7 +65,7 @@ class Player final : private SchedulerEffects {
     } else if (const auto* e = std::get_if<EnqueueReply>(&message)) {
       core_->OnEnqueueReply(*e, at, *this);
     } else if (const auto* t = std::get_if<TokenEvent>(&message)) {
-      core_->OnFirstToken(t->request);
+      core_->OnFirstToken(t->request, at);
     } else if (const auto* o = std::get_if<RequestOutcome>(&message)) {
       TakeOutcome(*o, at);
     } else {
@@ -75,7 +75,7 @@ class Player final : private SchedulerEffects {
   }
   void TakeOutcome(const RequestOutcome& o, Instant at) {
     if (o.kind == OutcomeKind::kFinished) {
-      core_->OnFinished(o.request, o.output_tokens);
+      core_->OnFinished(o.request, o.output_tokens, at);
     } else if (o.kind == OutcomeKind::kCancelled) {
       core_->OnCancelled(o.request, *this);
     } else {

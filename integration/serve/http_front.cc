@@ -5,6 +5,7 @@
 
 #include "integration/engines/emulated/emulated_fleet.h"
 #include "integration/gateway/gateway_server.h"
+#include "integration/serve/instance_kind.h"
 #include "runtime/base/prng.h"
 
 namespace foretoken {
@@ -31,7 +32,13 @@ std::string UrlOf(const Topology& topology, const Instance& instance) {
 Result<GatewayConfig> ConfigOf(const Topology& topology, const std::vector<std::pair<std::string, std::string>>& instances) {
   const GatewaySpec spec = topology.gateway.value_or(GatewaySpec());
   GatewayConfig c;
-  for (const auto& [name, url] : instances) c.worker_urls.push_back(url);
+  for (const auto& [name, url] : instances) {
+    c.worker_urls.push_back(url);
+    c.worker_labels.push_back(name);
+  }
+  c.workers_file = spec.workers_file;
+  c.workers_dns = spec.workers_dns;
+  c.dns_every = spec.dns_interval;
   c.host = spec.listen.host;
   c.port = spec.listen.port;
   if (spec.admin) c.admin_port = spec.admin->port;
@@ -83,6 +90,7 @@ Result<std::unique_ptr<HttpFront>> HttpFront::Start(const HttpFrontOptions& opti
   auto config = ConfigOf(topology, front->instances_);
   if (!config.ok()) return config.error();
   config->board = options.board;
+  front->MakeWorkersOf(topology, *config);
   front->gateway_ = std::make_unique<GatewayServer>(*config);
   Status started = front->gateway_->Start();
   if (!started.ok() && options.any_port) {
@@ -93,6 +101,20 @@ Result<std::unique_ptr<HttpFront>> HttpFront::Start(const HttpFrontOptions& opti
   if (!started.ok()) return started.error();
   front->gateway_url_ = "http://" + config->host + ":" + std::to_string(front->gateway_->port());
   return front;
+}
+
+// Instances join at run time as the emulated ones of the topology are. All of it is called on the gateway's thread, which ends first.
+void HttpFront::MakeWorkersOf(const Topology& topology, GatewayConfig& config) {
+  EmulatedFleet* fleet = fleet_.get();
+  config.make_worker = [fleet, topology, made = uint64_t{0}](const std::string& kind) mutable -> Result<std::string> {
+    const auto like = InstanceOfKind(topology, kind);
+    if (!like.ok()) return like.error();
+    EmulatedServerOptions o = ServerOptionsOf(topology, topology.instances[like->value()]);
+    o.name += "-more-" + std::to_string(++made);
+    o.engine.noise.seed = Mix64(topology.seed, topology.instances.size() + made);
+    return fleet->Add(std::move(o));
+  };
+  config.on_left = [fleet](const std::string& url) { fleet->Remove(url); };
 }
 
 std::string HttpFront::Curl() const {

@@ -17,6 +17,7 @@ namespace foretoken {
 class EmulatedFleet;
 class ObservationBoard;
 class GatewayServer;
+struct GatewayConfig;
 
 struct HttpFrontOptions {
   const Topology* topology = nullptr;       // for the call only
@@ -43,6 +44,7 @@ class HttpFront {
 
  private:
   HttpFront();
+  void MakeWorkersOf(const Topology& topology, GatewayConfig& config);
 
   std::vector<std::pair<std::string, std::string>> instances_;
   std::string gateway_url_;

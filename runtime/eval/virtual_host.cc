@@ -449,7 +449,7 @@ void VirtualHost::Apply(const Outcome& o) {
   result_.end = std::max(result_.end, o.at);
   if (o.kind == Outcome::kFirstToken) {
     if (r.first_token == Instant::Max()) r.first_token = o.at;
-    SchedulerOf(o.request).OnFirstToken(o.request);
+    SchedulerOf(o.request).OnFirstToken(o.request, o.at);
     return;
   }
   if (o.kind == Outcome::kFailed) {
@@ -465,7 +465,7 @@ void VirtualHost::Apply(const Outcome& o) {
   r.outcome = OutcomeKind::kFinished;
   r.finish = o.at;
   r.output_tokens = static_cast<int32_t>(o.output);
-  SchedulerOf(o.request).OnFinished(o.request, TokenCount(o.output));
+  SchedulerOf(o.request).OnFinished(o.request, TokenCount(o.output), o.at);
   if (users_) users_->OnEnded(IndexOf(o.request), o.at);
 }
 

@@ -62,18 +62,30 @@ SchedulerCore::SchedulerCore(Options options, std::vector<InstanceInfo> instance
       ledger_(instances_.size()),
       prefixes_(KvTokensOf(instances_)),
       down_until_(instances_.size()),
-      reserved_last_(instances_.size()) {}
+      reserved_last_(instances_.size()) {
+  for (uint32_t i = 0; i < instances_.size(); ++i) members_.push_back(InstanceId(i));
+}
 
 InstanceId SchedulerCore::AddInstance(InstanceInfo info) {
   const InstanceId id(static_cast<uint32_t>(instances_.size()));
   info.facts.id = id;
   instances_.push_back(std::move(info));
+  members_.push_back(id);
   ledger_.AddInstance();
   down_until_.emplace_back();
   reserved_last_.push_back(0);
   // Sized for a number of instances: it begins anew, which forgets hits and nothing else.
   prefixes_ = PrefixDirectory(KvTokensOf(instances_));
   return id;
+}
+
+void SchedulerCore::RemoveInstance(InstanceId instance) {
+  std::erase(members_, instance);
+  slow_start_.End(instance);
+  prefixes_.Clear(instance);
+  InstanceInfo& info = instances_[instance.value()];
+  info.facts.state = InstanceState::kDead;
+  info.step_time = {};
 }
 
 void SchedulerCore::OnSchedule(const RequestMeta& request, Instant now, SchedulerEffects& effects) {
@@ -83,12 +95,11 @@ void SchedulerCore::OnSchedule(const RequestMeta& request, Instant now, Schedule
 void SchedulerCore::FindTargets(const RequestMeta& request, const Attempts* attempts, Instant now) {
   targets_.clear();
   exclusions_.clear();
-  for (uint32_t i = 0; i < instances_.size(); ++i) {
-    const InstanceId id(i);
-    const Exclusion exclusion = ExclusionOf(request, PlacementRole::kWhole, instances_[i].facts);
+  for (const InstanceId id : members_) {
+    const Exclusion exclusion = ExclusionOf(request, PlacementRole::kWhole, instances_[id.value()].facts);
     exclusions_.push_back(exclusion);
     const bool failed = attempts != nullptr && Contains(attempts->excluded, id);
-    if (exclusion == Exclusion::kNone && now >= down_until_[i] && !failed) targets_.push_back(id);
+    if (exclusion == Exclusion::kNone && now >= down_until_[id.value()] && !failed) targets_.push_back(id);
   }
 }
 
@@ -169,7 +180,7 @@ void SchedulerCore::OnDeadline(DecisionId decision, Instant now, SchedulerEffect
   if (round == nullptr) return;  // over in time: the usual case
   if (round->enqueued) {         // the winner does not confirm its reservation: dispatch all the same, its ledger will catch up
     ++counters_.expired_rounds;
-    return Commit(*round, now, effects);
+    return CommitIfServing(*round, now, effects);
   }
   ++counters_.expired_rounds;
   round->fan_out.Expire();
@@ -196,6 +207,8 @@ void SchedulerCore::ListCandidates(const Round& round) {
 
 void SchedulerCore::Choose(Round& round, Instant now, SchedulerEffects& effects) {
   ListCandidates(round);
+  std::erase_if(candidates_, [this](const Candidate& c) { return !IsServing(c.instance); });
+  if (candidates_.empty()) return BeginAnew(round, now, effects);
   const auto answered = std::count_if(candidates_.begin(), candidates_.end(), [](const Candidate& c) { return c.prediction; });
   const bool predictive = policy_->needs() >= PolicyNeeds::kPredictions;
   if (predictive) {
@@ -203,10 +216,16 @@ void SchedulerCore::Choose(Round& round, Instant now, SchedulerEffects& effects)
     if (answered == 0) ++counters_.by_ledger;
   }
   ExcludeUnusable();
+  const int probe = slow_start_.active() && predictive ? HoldBackJoining(now) : -1;
   scores_.assign(candidates_.size(), kExcluded);
   policy_->Score({round.request, round.query.expected_output, round.query.slo}, candidates_, prng_, scores_);
-  const int best = PickLowest(candidates_, scores_, options_.seed, round.request->id, &round.runner_up);
+  int best = PickLowest(candidates_, scores_, options_.seed, round.request->id, &round.runner_up);
   FT_CHECK(best >= 0);  // every policy leaves at least one candidate in
+  round.probe = probe >= 0;
+  if (round.probe) {  // nothing that it could be overtaken by would have it go elsewhere
+    best = probe;
+    round.runner_up = kExcluded;
+  }
   round.score = scores_[static_cast<size_t>(best)];
   round.score_rule = policy_->score_rule();
   round.cached = candidates_[static_cast<size_t>(best)].cached_tokens;
@@ -215,8 +234,8 @@ void SchedulerCore::Choose(Round& round, Instant now, SchedulerEffects& effects)
   round.chosen = static_cast<int>(
       std::find_if(targets.begin(), targets.end(), [&](const FanOut::Target& t) { return t.instance == winner.instance; }) -
       targets.begin());
-  if (options_.shed_above > 0 && winner.prediction != nullptr && winner.prediction->slo_violation > options_.shed_above &&
-      round.request->priority >= options_.shed_priority) {
+  if (options_.shed_above > 0 && !round.probe && winner.prediction != nullptr &&
+      winner.prediction->slo_violation > options_.shed_above && round.request->priority >= options_.shed_priority) {
     ++counters_.shed;
     const RequestId id = round.request->id;
     attempts_.Erase(id.value());
@@ -259,6 +278,44 @@ void SchedulerCore::ExcludeUnusable() {
   candidates_.erase(std::remove_if(candidates_.begin(), candidates_.end(), unusable), candidates_.end());
 }
 
+// Whom it asked, or chose, has been drained meanwhile.
+void SchedulerCore::BeginAnew(Round& round, Instant now, SchedulerEffects& effects) {
+  ++counters_.begun_anew;
+  const RequestMeta& request = *round.request;
+  const int32_t attempt = round.attempt;
+  Close(round);
+  const Attempts* failed = attempts_.Find(request.id.value());
+  if (failed == nullptr) return Begin(request, now, attempt, nullptr, effects);
+  const Attempts copy = *failed;  // Begin may erase it
+  Begin(request, now, attempt, &copy, effects);
+}
+
+// The winner has the reservation.
+void SchedulerCore::CommitIfServing(Round& round, Instant now, SchedulerEffects& effects) {
+  const InstanceId winner = round.fan_out.targets()[static_cast<size_t>(round.chosen)].instance;
+  if (IsServing(winner)) return Commit(round, now, effects);
+  SendCancel(winner, round.request->id, effects);
+  BeginAnew(round, now, effects);
+}
+
+int SchedulerCore::HoldBackJoining(Instant now) {
+  const auto full = [this](const Candidate& c) { return !slow_start_.Open(c.instance, c.load.requests); };
+  const size_t n = static_cast<size_t>(std::count_if(candidates_.begin(), candidates_.end(), full));
+  if (n == candidates_.size()) return -1;  // no one is left who is trusted with more
+  slow_start_.CountHeldBack(n);
+  std::erase_if(candidates_, full);
+  int probe = -1;
+  Duration longest;
+  for (size_t k = 0; k < candidates_.size(); ++k) {
+    const Candidate& c = candidates_[k];
+    const auto waited = c.prediction == nullptr ? std::nullopt : slow_start_.ProbeDue(c.instance, c.load.requests, now);
+    if (!waited || *waited <= longest) continue;
+    longest = *waited;
+    probe = static_cast<int>(k);
+  }
+  return probe;
+}
+
 EnqueueOrder SchedulerCore::OrderFor(const Round& round) const {
   const FanOut::Target& target = round.fan_out.targets()[static_cast<size_t>(round.chosen)];
   const RequestMeta& r = *round.request;
@@ -288,7 +345,7 @@ void SchedulerCore::OnEnqueueReply(const EnqueueReply& reply, Instant now, Sched
     ++counters_.late_replies;
     return;
   }
-  if (reply.accepted) return Commit(*round, now, effects);
+  if (reply.accepted) return CommitIfServing(*round, now, effects);
   round->enqueued = false;
   round->repicked = true;
   ++counters_.repicks;
@@ -308,6 +365,7 @@ void SchedulerCore::Commit(Round& round, Instant now, SchedulerEffects& effects)
   record.score = round.score;
   record.runner_up = round.runner_up;
   record.repicked = round.repicked;
+  record.probe = round.probe;
   record.attempt = round.attempt;
   record.predicted = target.outcome == ReplyOutcome::kAnswered;
   if (record.predicted) {
@@ -318,6 +376,8 @@ void SchedulerCore::Commit(Round& round, Instant now, SchedulerEffects& effects)
   for (const FanOut::Target& t : round.fan_out.targets())
     record.unanswered += t.outcome == ReplyOutcome::kLate || t.outcome == ReplyOutcome::kUnreachable;
   ++counters_.decisions;
+  if (slow_start_.active())
+    slow_start_.OnAssigned(request.id, target.instance, record.predicted ? &record.prediction : nullptr, round.probe, now);
   const bool fresh =
       ledger_.Assign(request.id, {target.instance, static_cast<int32_t>(request.prompt_tokens.value()),
                                   static_cast<int32_t>(round.query.expected_output.value()),
@@ -330,9 +390,13 @@ void SchedulerCore::Commit(Round& round, Instant now, SchedulerEffects& effects)
   effects.Dispatch(record.instance, request);
 }
 
-void SchedulerCore::OnFirstToken(RequestId request) { ledger_.FirstToken(request); }
+void SchedulerCore::OnFirstToken(RequestId request, Instant now) {
+  ledger_.FirstToken(request);
+  if (slow_start_.active()) slow_start_.OnFirstToken(request, now);
+}
 
-void SchedulerCore::OnFinished(RequestId request, TokenCount output) {
+void SchedulerCore::OnFinished(RequestId request, TokenCount output, Instant now) {
+  if (slow_start_.active()) slow_start_.OnFinished(request, output.value(), now);
   const auto was = ledger_.Release(request);
   if (!was) {
     ++counters_.unknown_outcomes;
@@ -343,6 +407,7 @@ void SchedulerCore::OnFinished(RequestId request, TokenCount output) {
 }
 
 void SchedulerCore::OnCancelled(RequestId request, SchedulerEffects& effects) {
+  if (slow_start_.active()) slow_start_.OnGone(request);
   attempts_.Erase(request.value());
   if (const auto was = ledger_.Release(request)) {
     SendCancel(was->instance, request, effects);
@@ -357,6 +422,7 @@ void SchedulerCore::OnEngineFailure(const RequestMeta& request, OutcomeReason re
     ++counters_.unknown_outcomes;
     return;
   }
+  if (slow_start_.active()) slow_start_.OnGone(request.id);
   SendCancel(was->instance, request.id, effects);
   if (IsCrash(reason)) prefixes_.Clear(was->instance);
   if (IsDown(reason)) down_until_[was->instance.value()] = now + options_.down_backoff;
@@ -387,7 +453,7 @@ SchedulerCore::Round& SchedulerCore::Acquire() {
   Round& r = *rounds_[index];
   r.id = DecisionId(next_decision_++);
   r.attempt = 0;
-  r.repicked = r.enqueued = false;
+  r.repicked = r.enqueued = r.probe = false;
   r.chosen = -1;
   r.opened = reservations_;
   open_.Insert(r.id.value(), index);

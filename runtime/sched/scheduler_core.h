@@ -28,6 +28,7 @@
 #include "runtime/sched/fan_out.h"
 #include "runtime/sched/policy.h"
 #include "runtime/sched/prefix_directory.h"
+#include "runtime/sched/slow_start.h"
 #include "runtime/workload/length_estimator.h"
 
 namespace foretoken {
@@ -42,6 +43,7 @@ struct DecisionRecord {
   double score = 0;
   double runner_up = 0;
   bool repicked = false;
+  bool probe = false;      // chosen to learn of an instance that joins, whatever its score
   int32_t attempt = 0;     // 0: the first assignment of this request
   int32_t unanswered = 0;  // candidates whose prediction did not come
   bool predicted = false;
@@ -80,6 +82,7 @@ struct SchedulerCounters {
   uint64_t unusable = 0;          // candidates passed over because they are believed hung or unreachable
   uint64_t prefiltered = 0;       // candidates that were not asked for a prediction
   uint64_t self_suspected = 0;    // decisions in which most candidates seemed unusable, so that all were kept
+  uint64_t begun_anew = 0;        // rounds whose candidates, or winner, were drained meanwhile
 };
 
 // Sums over SCHEDULERs.
@@ -98,6 +101,7 @@ inline void Add(SchedulerCounters& a, const SchedulerCounters& b) {
   a.unusable += b.unusable;
   a.prefiltered += b.prefiltered;
   a.self_suspected += b.self_suspected;
+  a.begun_anew += b.begun_anew;
 }
 
 class SchedulerCore {
@@ -139,8 +143,8 @@ class SchedulerCore {
   // accepted, or overtaken with a fresh prediction.
   void OnEnqueueReply(const EnqueueReply& reply, Instant now, SchedulerEffects& effects);
 
-  void OnFirstToken(RequestId request);
-  void OnFinished(RequestId request, TokenCount output);
+  void OnFirstToken(RequestId request, Instant now);
+  void OnFinished(RequestId request, TokenCount output, Instant now);
   // The engine refused it, or crashed under it: decided again elsewhere, or rejected.
   void OnEngineFailure(const RequestMeta& request, OutcomeReason reason, Instant now, SchedulerEffects& effects);
   // The client has gone.
@@ -150,8 +154,15 @@ class SchedulerCore {
   Status SetPolicy(const std::string& policy, const PolicyWeights& weights);
   // Membership: only a serving instance takes anything new.
   void SetState(InstanceId instance, InstanceState state) { instances_[instance.value()].facts.state = state; }
-  // One that joins at run time; its id is the next index.
+  // One that joins at run time; its id is the next index, and never another's.
   InstanceId AddInstance(InstanceInfo info);
+  // What is known of its speed is uncertain, because it is new or may be another engine than before: it is trusted bit by bit
+  // (slow_start.h). Nothing to do where the policy does not go by predictions.
+  void BeginSlowStart(InstanceId instance, Instant now) {
+    if (policy_->needs() >= PolicyNeeds::kPredictions) slow_start_.Begin(instance, now);
+  }
+  // It has left for good: no candidate any more, whatever its state. Requests still there end as they end.
+  void RemoveInstance(InstanceId instance);
   // What it serves and what is known of its speed, when that is learnt only at run time.
   void SetModels(InstanceId instance, std::vector<ModelId> models) {
     instances_[instance.value()].facts.models = std::move(models);
@@ -160,6 +171,7 @@ class SchedulerCore {
 
   PolicyNeeds needs() const { return policy_->needs(); }
   const AssignmentLedger& ledger() const { return ledger_; }
+  const SlowStart& slow_start() const { return slow_start_; }
   const SchedulerCounters& counters() const { return counters_; }
   size_t open_rounds() const { return open_.size(); }
   // Of the latest choice, for whoever explains it: valid inside SchedulerEffects::SendEnqueue.
@@ -181,6 +193,7 @@ class SchedulerCore {
     int64_t cached = 0;  // prompt tokens expected in the chosen one's prefix cache
     double score = 0;
     double runner_up = 0;
+    bool probe = false;  // chosen to learn of a joining instance, whatever its score
     ScoreRule score_rule;
   };
   struct Attempts {
@@ -198,8 +211,13 @@ class SchedulerCore {
   void ListCandidates(const Round& round);
   void KeepBest(const RequestMeta& request, TokenCount expected_output);
   void ExcludeUnusable();
+  // While instances join: takes those out that have what they are trusted with. The index of a candidate to be probed, or -1.
+  int HoldBackJoining(Instant now);
   void Choose(Round& round, Instant now, SchedulerEffects& effects);
   void Commit(Round& round, Instant now, SchedulerEffects& effects);
+  void CommitIfServing(Round& round, Instant now, SchedulerEffects& effects);
+  void BeginAnew(Round& round, Instant now, SchedulerEffects& effects);
+  bool IsServing(InstanceId id) const { return instances_[id.value()].facts.state == InstanceState::kServing; }
   EnqueueOrder OrderFor(const Round& round) const;
   bool MayBeOvertaken(const Round& round, InstanceId winner) const;
   void SendCancel(InstanceId instance, RequestId request, SchedulerEffects& effects);
@@ -214,7 +232,9 @@ class SchedulerCore {
   std::unique_ptr<Policy> prefilter_;  // null: every candidate is asked
   Prng prng_;
   AssignmentLedger ledger_;
-  PrefixDirectory prefixes_;  // of policies that read loads and no predictions, and of the prefilter
+  SlowStart slow_start_;
+  std::vector<InstanceId> members_;  // ascending: all but those that have left
+  PrefixDirectory prefixes_;         // of policies that read loads and no predictions, and of the prefilter
   std::vector<Instant> down_until_;
   uint64_t reservations_ = 0;            // made and taken back by this SCHEDULER
   std::vector<uint64_t> reserved_last_;  // by instance: value of reservations_ when it was changed there

@@ -17,9 +17,7 @@ namespace {
 constexpr AffineStepTime::Coefficients kGeneric{8e6, 5e4, 5e4, 50};
 constexpr double kStrideAbove = 2.2;
 constexpr double kPromptStrideAbove = 3.2;  // what a prompt cost is known less well: only a step's surplus shows it
-constexpr size_t kTrials = 2;
-constexpr double kOptimism = 0.2;
-constexpr int32_t kLeastPrompt = 16;  // tokens in a step, to learn from its prompts
+constexpr int32_t kLeastPrompt = 16;        // tokens in a step, to learn from its prompts
 
 std::unique_ptr<LengthEstimator> NewLengths() {
   auto lengths = MakeLengthEstimator(LengthEstimatorKind::kHint);
@@ -73,8 +71,7 @@ Prediction EngineMirror::Predict(const PredictQuery& query, Instant now) {
   asked_cached_ = static_cast<int32_t>(p.cached_tokens.value());
   const double lasting = std::exp2(-std::max(0.0, static_cast<double>((now - offset_at_).nanos())) / kOffsetLastsNs);
   const Duration offset = Duration::FromNanos(std::max(offset_ns_ * lasting, -0.9 * asked_ttft_ns_));
-  // An engine that nobody has tried is given the benefit of the doubt, by a request or two.
-  const double prior = load_prior() * (!measured() && held_.size() < kTrials ? kOptimism : 1);
+  const double prior = load_prior();
   for (Duration* d : {&p.ttft, &p.ttft_p90, &p.e2e, &p.e2e_p90, &p.e2e_alone}) {
     *d = std::max(Duration::Nanos(1), Duration::FromNanos(static_cast<double>((*d + offset).nanos()) * prior));
   }

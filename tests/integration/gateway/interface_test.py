@@ -184,7 +184,7 @@ class InterfaceTest(unittest.TestCase):
             self.assertIn(ask(self.port, "POST", "/workers", {"url": engine.url}).status, (200, 201, 202))
             rig.wait_until(lambda: self.many_at_once(40) and engine.stats()["received"] > 0, what="a request to the new engine")
             self.assertIn(ask(self.port, "DELETE", f"/workers?url={engine.url}").status, (200, 202, 204))
-            self.assertNotIn(str(engine.port), ask(self.port, "GET", "/workers").body.decode())
+            rig.wait_until(lambda: str(engine.port) not in ask(self.port, "GET", "/workers").body.decode(), what="a worker that has left")
             engine.reset()
             for _ in range(10):
                 self.assertEqual(ask_chat(self.port).status, 200)

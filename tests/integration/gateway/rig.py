@@ -86,22 +86,24 @@ class Process:
 
 
 class Engine(Process):
-    def __init__(self, port=0, model=MODEL, **options):
+    def __init__(self, port=0, model=MODEL, host="127.0.0.1", **options):
         self.options = options
         self.model = model
+        self.host = host
         settings = [f"{key}={value}" for key, value in options.items()]
-        super().__init__("load", "engine", "--port", port, "--model", model, *(["--set", *settings] if settings else []))
+        super().__init__("load", "engine", "--host", host, "--port", port, "--model", model,
+                         *(["--set", *settings] if settings else []))
 
     def set(self, **options):
         query = "&".join(f"{key}={value}" for key, value in options.items())
-        answer = ask(self.port, "GET", f"/_ctl?{query}")
+        answer = ask(self.port, "GET", f"/_ctl?{query}", host=self.host)
         assert answer.status == 200, answer.body
 
     def stats(self):
-        return json.loads(ask(self.port, "GET", "/_stats").body)
+        return json.loads(ask(self.port, "GET", "/_stats", host=self.host).body)
 
     def reset(self):
-        ask(self.port, "GET", "/_reset")
+        ask(self.port, "GET", "/_reset", host=self.host)
 
     def kill(self):
         self.process.kill()
@@ -110,7 +112,7 @@ class Engine(Process):
     def restarted(self):
         """A new process on the same port."""
         self.close()
-        return Engine(self.port, self.model, **self.options)
+        return Engine(self.port, self.model, self.host, **self.options)
 
 
 class Gateway(Process):
@@ -150,13 +152,13 @@ class Answer:
 class Connection:
     """One client connection over a plain socket: whatever the server sends is seen as it is."""
 
-    def __init__(self, port, limit=LIMIT, receive_buffer=None):
+    def __init__(self, port, limit=LIMIT, receive_buffer=None, host="127.0.0.1"):
         self.until = time.monotonic() + limit
         self.socket = socket.socket()
         if receive_buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.settimeout(limit)
-        self.socket.connect(("127.0.0.1", port))
+        self.socket.connect((host, port))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.buffer = b""
 
@@ -257,9 +259,9 @@ def request_bytes(method, path, body=b"", headers=()):
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
 
-def ask(port, method, path, body=b"", headers=(), limit=LIMIT):
+def ask(port, method, path, body=b"", headers=(), limit=LIMIT, host="127.0.0.1"):
     """One request on a connection of its own."""
-    with Connection(port, limit) as connection:
+    with Connection(port, limit, host=host) as connection:
         connection.send(request_bytes(method, path, body, headers))
         return connection.answer()
 

@@ -10,6 +10,7 @@
 #include "integration/gateway/retry_budget.h"
 #include "integration/gateway/shadow_statistics.h"
 #include "integration/gateway/token_estimator.h"
+#include "integration/gateway/worker_list.h"
 #include "runtime/base/prng.h"
 
 namespace foretoken {
@@ -83,7 +84,26 @@ TEST(EngineHealthTest, TheUnreachableComeBackByProbesOnly) {
   EXPECT_TRUE(health.OnProbeOk(At(100)));
   EXPECT_TRUE(health.Usable(At(100)));
   EXPECT_TRUE(health.OnTrouble(EngineTrouble::kHung, At(200)));
-  EXPECT_FALSE(health.OnProbeOk(At(200))) << "a probe does not reach what hangs";
+  EXPECT_FALSE(health.OnProbeOk(At(200))) << "its health does not show what hangs";
+  EXPECT_FALSE(health.Usable(At(300))) << "a user's request is no trial of what hangs";
+  EXPECT_TRUE(health.OnGoodAnswer());
+  EXPECT_TRUE(health.Usable(At(300)));
+}
+
+TEST(WorkerListTest, AUrlALineWithComments) {
+  const auto list = ReadWorkerList("# ours\nhttp://a:1\n\n  b:2@3  # rank 3\r\n", "w");
+  ASSERT_TRUE(list.ok()) << list.error().message;
+  EXPECT_EQ(*list, (std::vector<std::string>{"http://a:1", "b:2@3"}));
+}
+
+TEST(WorkerListTest, OneBadLineRefusesAll) {
+  for (const auto& [text, where] : {std::pair("http://a:1\nhttp://a:99999\n", "w:2: "), std::pair("a:1\nhttp://a:1\n", "w:2: "),
+                                    std::pair("https://a:1", "w:1: "), std::pair("http://[::1", "w:1: "),
+                                    std::pair("a b:1", "w:1: "), std::pair("# nothing\n", "names no worker")}) {
+    const auto list = ReadWorkerList(text, "w");
+    ASSERT_FALSE(list.ok()) << text;
+    EXPECT_NE(list.error().message.find(where), std::string::npos) << list.error().message;
+  }
 }
 
 TEST(ShadowStatisticsTest, TheIntervalHoldsTheTrueGainAboutAsOftenAsItSays) {

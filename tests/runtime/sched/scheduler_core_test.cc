@@ -262,7 +262,7 @@ TEST(SchedulerCoreTest, RandomRepliesLossesAndFailuresKeepEveryRequestAccountedF
         const double what = prng.Unit();
         running.erase(id);
         if (what < 0.6) {
-          f.core->OnFinished(RequestId(id), TokenCount(5));
+          f.core->OnFinished(RequestId(id), TokenCount(5), f.now);
           ended.insert(id);
         } else if (what < 0.8) {
           f.core->OnCancelled(RequestId(id), f.fx);
@@ -295,7 +295,7 @@ TEST(SchedulerCoreTest, PoliciesWithoutPredictionsSeePrefixHits) {
         r.prompt_tokens = TokenCount(700);
         r.segments = {{content, TokenCount(640)}, {PrivateContent(r.id), TokenCount(60)}};
         f.core->OnSchedule(r, f.now, f.fx);
-        f.core->OnFinished(r.id, TokenCount(100));
+        f.core->OnFinished(r.id, TokenCount(100), f.now);
         return f.fx.dispatched.back().first;
       };
       const InstanceId first = ask(1, 1'000'000);
@@ -310,7 +310,7 @@ TEST(SchedulerCoreTest, PoliciesWithoutPredictionsSeePrefixHits) {
       f.core->OnEngineFailure(lost, OutcomeReason::kEngineRestarted, f.now, f.fx);
       const InstanceId second = f.fx.dispatched.back().first;
       EXPECT_NE(second, first);
-      f.core->OnFinished(lost.id, TokenCount(100));
+      f.core->OnFinished(lost.id, TokenCount(100), f.now);
       f.now += Duration::Seconds(1);
       EXPECT_EQ(ask(9, 1'000'000), second);
     }
@@ -350,14 +350,14 @@ TEST(SchedulerCoreTest, ThePrefilterKeepsTheInstanceThatHasThePrompt) {
   f.core->OnSchedule(first, f.now, f.fx);
   f.core->OnDeadline(f.fx.decision, f.fx.deadline, f.fx);
   const InstanceId holder = f.fx.dispatched.back().first;
-  f.core->OnFinished(first.id, TokenCount(10));
+  f.core->OnFinished(first.id, TokenCount(10), f.now);
   for (uint64_t id = 2; id < 12; ++id) {  // all are idle, and ties are broken another way for each
     RequestMeta again = first;
     again.id = RequestId(id);
     f.core->OnSchedule(again, f.now, f.fx);
     EXPECT_EQ(std::count(f.fx.asked.begin(), f.fx.asked.end(), holder), 1) << "request " << id;
     f.core->OnDeadline(f.fx.decision, f.fx.deadline, f.fx);
-    f.core->OnFinished(again.id, TokenCount(10));
+    f.core->OnFinished(again.id, TokenCount(10), f.now);
   }
 }
 

@@ -1,8 +1,14 @@
-#include "integration/gateway/engine.h"
+#include "integration/gateway/engine_url.h"
 
 #include <charconv>
+#include <string_view>
 
 namespace foretoken {
+namespace {
+
+constexpr std::string_view kHostLetters = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-_";
+
+}  // namespace
 
 Result<EngineUrl> EngineUrl::Parse(const std::string& text) {
   const auto wrong = [&](const std::string& rule) {
@@ -27,10 +33,15 @@ Result<EngineUrl> EngineUrl::Parse(const std::string& text) {
   const size_t slash = rest.find('/');
   if (slash != std::string::npos) u.prefix = rest.substr(slash);
   std::string authority = rest.substr(0, slash);
-  const size_t colon = authority.rfind(':');
-  u.host = authority.substr(0, colon);
+  const bool six = !authority.empty() && authority.front() == '[';  // an IPv6 address
+  const size_t close = six ? authority.find(']') : 0;
+  if (close == std::string::npos) return wrong("the address is not closed by ]");
+  const size_t colon = authority.find(':', close);
+  u.host = six ? authority.substr(1, close - 1) : authority.substr(0, colon);
   u.port = colon == std::string::npos ? "80" : authority.substr(colon + 1);
-  if (u.host.size() > 2 && u.host.front() == '[' && u.host.back() == ']') u.host = u.host.substr(1, u.host.size() - 2);
+  const std::string_view allowed = six ? "0123456789abcdefABCDEF:.%" : kHostLetters;
+  if (u.host.find_first_not_of(allowed) != std::string::npos || (six && colon != close + 1 && colon != std::string::npos))
+    return wrong("the host is no name and no address");
   uint32_t port = 0;
   const auto [end, ec] = std::from_chars(u.port.data(), u.port.data() + u.port.size(), port);
   if (u.host.empty()) return wrong("the host is missing");

@@ -1,0 +1,262 @@
+#!/usr/bin/env python3
+"""Membership measured on the running program: a fleet of emulated engines behind `foretoken serve` grows and shrinks under load; every engine of
+a gateway and every node of a cluster is restarted in turn; an address is taken by another model. Prints one JSON object per part.
+
+    bazel build //integration/cli:foretoken
+    FORETOKEN_PROGRAM=$(bazel info bazel-bin)/integration/cli/foretoken PYTHONPATH=. tests/integration/e2e/membership_run.py
+
+--small: the sizes of the test. What must hold in each part: no failed request, none given to a worker after it was told to leave."""
+import argparse
+import contextlib
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+from tests.integration.e2e.cluster import Cluster, free_ports
+from tests.integration.gateway import rig
+
+# A step of 16 sequences takes 41 ms, an answer of 40 tokens 1.64 s: 9.7 requests/s per instance. Slow, so that two cores emulate sixteen.
+TOKENS, STEP_S, SEQUENCE_S, SEQUENCES = 40, 0.025, 0.001, 16
+PER_INSTANCE = SEQUENCES / (TOKENS * (STEP_S + SEQUENCES * SEQUENCE_S))
+
+TOPOLOGY = """version: 1
+slo: {{ ttft: 1s, tpot: 100ms }}
+engines:
+  slow:
+    kind: emulated
+    behaviour: vllm-0.32
+    step_law: {{ step: 25ms, prefill_token: 20us, decode_seq: 1ms, kv_token: 1ns }}
+    kv_blocks: 29186
+    max_num_seqs: 16
+pools:
+  - name: default
+    models: [m]
+    instances:
+      - {{ id: i, count: {count}, engine: slow }}
+scheduler: {{ policy: {policy} }}
+gateway: {{ listen: "127.0.0.1:{port}" }}
+"""
+
+
+class Failure(AssertionError):
+    pass
+
+
+def check(condition, message):
+    if not condition:
+        raise Failure(message)
+
+
+class Load:
+    """`foretoken load open` beside us; its report when it has ended."""
+
+    def __init__(self, port, rate, seconds, model, tokens=TOKENS):
+        self.process = subprocess.Popen(
+            [rig.PROGRAM, "load", "open", "--url", f"http://127.0.0.1:{port}", "--rate", str(rate), "--seconds", str(seconds),
+             "--model", model, "--tokens", str(tokens), "--prompt-bytes", "256", "--timeout", "120"],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def running(self):
+        return self.process.poll() is None
+
+    def result(self):
+        out, err = self.process.communicate(timeout=300)
+        check(out, f"the load says nothing: {err}")
+        return json.loads(out)
+
+
+class Watch(threading.Thread):
+    """What the gateway says of its workers, ten times a second: (time, {url: worker})."""
+
+    def __init__(self, port):
+        super().__init__(daemon=True)
+        self.port, self.seen, self.ended = port, [], False
+        self.start()
+
+    def run(self):
+        while not self.ended:
+            with contextlib.suppress(OSError, ValueError):
+                workers = rig.ask(self.port, "GET", "/workers").json()["workers"]
+                self.seen.append((time.monotonic(), {w["url"]: w for w in workers}))
+            time.sleep(0.1)
+
+    def end(self):
+        self.ended = True
+        self.join()
+
+
+def fair_share_after(seen, joined, begun, window=1.0):
+    """Seconds from `begun` until the joined ones together got 90 % of their fair share of what was assigned within the window before."""
+    for at, workers in seen:
+        if at < begun + 0.1:
+            continue
+        before = [w for t, w in seen if t <= at - window]
+        then = before[-1] if before and at - window >= begun else next(w for t, w in reversed(seen) if t <= begun)
+        gained = {url: w["requests"] - then.get(url, {"requests": 0})["requests"] for url, w in workers.items()}
+        total = sum(gained.values())
+        if total >= 10 and sum(gained.get(url, 0) for url in joined) >= 0.9 * total * len(joined) / len(workers):
+            return at - begun
+    return None
+
+
+def instances(*arguments):
+    done = subprocess.run([rig.PROGRAM, "instances", *arguments], capture_output=True, text=True, timeout=120)
+    check(done.returncode == 0, f"instances {' '.join(arguments)}: {done.stderr}")
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@contextlib.contextmanager
+def serving(count, policy="auto"):
+    """(port, topology) of `serve` with its gateway."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = f"{folder}/topology.yaml"
+        (port,) = free_ports(1)
+        with open(path, "w") as out:
+            out.write(TOPOLOGY.format(count=count, policy=policy, port=port))
+        process = subprocess.Popen([rig.PROGRAM, "serve", "--topology", path], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                                   text=True)
+        try:
+            for line in process.stdout:
+                if "Ctrl-C" in line:
+                    break
+            yield port, path
+        finally:
+            process.terminate()
+            process.wait(60)
+            process.stdout.close()
+
+
+def good(load, what):
+    result = load.result()
+    check(result["ok"] == result["offered"] and not result["errors"], f"{what}: {result['offered']} offered, {result['ok']} well, {result['errors']}")
+    return result
+
+
+def grow_and_shrink(sizes, seconds, policy="auto"):
+    """At 0.8 of the saturation of the smaller fleet at each change."""
+    few, many, least = sizes
+    out = {"part": "grow and shrink", "sizes": sizes, "policy": policy, "requests": 0}
+    with serving(few, policy) as (port, topology):
+        watch = Watch(port)
+        load = Load(port, 0.8 * few * PER_INSTANCE, 2 * seconds, "m")
+        time.sleep(seconds)
+        begun = time.monotonic()
+        joined = [instances("add", "--topology", topology, "--kind", "slow")[0]["url"] for _ in range(many - few)]
+        result = good(load, "while it grew")
+        out["requests"] += result["offered"]
+        out["grown_e2e_p99_s"] = result["e2e_us"]["p99"] / 1e6
+        out["fair_share_after_s"] = fair_share_after(watch.seen, joined, begun)
+        check(out["fair_share_after_s"] is not None, "the joined ones never got 90 % of their share")
+        confirmed = [at for at, workers in watch.seen if all(workers.get(u, {}).get("state") == "serving" for u in joined)]
+        out["all_trusted_after_s"] = confirmed[0] - begun if confirmed else None
+
+        result = good(Load(port, 0.8 * many * PER_INSTANCE, seconds, "m"), "at full size")
+        out["requests"] += result["offered"]
+        ids = {url: w["id"] for url, w in watch.seen[-1][1].items()}
+        load = Load(port, 0.8 * least * PER_INSTANCE, 2 * seconds, "m")
+        time.sleep(seconds / 2)
+        leaving = list(ids)[:many - least]
+        given = {}
+        for url in leaving:
+            given[url] = instances("remove", "--topology", topology, url)[0]["requests"]
+        begun = time.monotonic()
+        rig.wait_until(lambda: not set(leaving) & set(watch.seen[-1][1]), limit=120, what="all that were told to leave have left")
+        out["left_after_s"] = time.monotonic() - begun
+        late = {url: w["requests"] - given[url] for _, workers in watch.seen for url, w in workers.items()
+                if url in given and w["state"] == "leaving" and w["requests"] > given[url]}
+        check(not late, f"assigned to workers that were leaving: {late}")
+        result = good(load, "while it shrank")
+        out["requests"] += result["offered"]
+        again = instances("add", "--topology", topology, "--kind", "slow")[0]
+        check(again["id"] not in ids.values(), "a number was given to another")
+        watch.end()
+    out.update(failed=0, assigned_to_leaving=0)
+    return out
+
+
+def restart_engines(count, rate, per_engine):
+    """Each engine of a gateway is drained, restarted on its address and used again; the last one's address is taken by another model."""
+    out = {"part": "rolling restart of engines", "engines": count}
+    engines = [rig.Engine(ttft="20ms", itl="10ms") for _ in range(count)]
+    gateway = rig.Gateway(engines, policy="auto")
+    try:
+        load = Load(gateway.port, rate, per_engine * (count + 2), rig.MODEL, tokens=20)
+        time.sleep(per_engine)
+        used = []
+        for k, engine in enumerate(engines):
+            instances("drain", "--gateway", gateway.url, engine.url, "--wait", "60")
+            engines[k] = engine.restarted()
+            instances("uncordon", "--gateway", gateway.url, engine.url)
+            used.append(rig.wait_until(lambda: engines[k].stats()["received"] > 0, limit=60))
+        engine = engines[-1]
+        instances("drain", "--gateway", gateway.url, engine.url, "--wait", "60")
+        port = engine.port
+        engine.close()
+        engines[-1] = rig.Engine(port, "another-model", ttft="20ms")
+        begun = time.monotonic()
+        instances("uncordon", "--gateway", gateway.url, engine.url)
+        workers = lambda: {w["url"]: w for w in rig.ask(gateway.port, "GET", "/workers").json()["workers"]}
+        rig.wait_until(lambda: workers().get(engine.url, {}).get("models") == ["another-model"], limit=60)
+        out["other_model_known_after_s"] = time.monotonic() - begun
+        result = good(load, "while engines restarted")
+        check(engines[-1].stats()["received"] == 0, "the other model was asked for the old one's")
+        out.update(requests=result["offered"], failed=0, used_again_after_s=used, e2e_p99_s=result["e2e_us"]["p99"] / 1e6)
+    finally:
+        gateway.close()
+        for engine in engines:
+            engine.close()
+    return out
+
+
+def restart_nodes(rate, requests, pause):
+    """Every node but the one whose client is ours is drained (SIGTERM), ends, and is started again."""
+    nodes = [("router", ["scheduler"]), ("mirrors", ["simulator:i-*"])] + [(f"gpu-{k}", [f"engine:i-{2 * k}", f"engine:i-{2 * k + 1}"])
+                                                                         for k in range(3)]
+    out = {"part": "rolling restart of nodes", "nodes": len(nodes)}
+    with Cluster(nodes, 6) as cluster:
+        cluster.start_all(load=f"rate={rate},requests={requests}")
+        cluster.wait_status("router", lambda s: all(i["reachable"] and i["mirrored"] for i in s["instances"]))
+        took = []
+        for name, _ in nodes[1:]:
+            begun = time.monotonic()
+            cluster.processes[name].signal(15)
+            cluster.processes[name].process.wait(120)
+            cluster.start(name)
+            cluster.wait_status("router", lambda s: all(i["reachable"] and i["mirrored"] for i in s["instances"]), timeout=60)
+            took.append(time.monotonic() - begun)
+            time.sleep(pause)
+        running = cluster.processes["router"].process.poll() is None
+        result = cluster.result("router", timeout=300)
+    check(running, "the load ended before the last node was back: give it more requests")
+    for key in ("failed", "rejected", "cancelled", "lost", "duplicated"):
+        check(result[key] == 0, f"{key}: {result[key]}")
+    out.update(requests=result["requests"], failed=0, retried=result["retried"], restart_took_s=took)
+    return out
+
+
+def run(small):
+    if small:
+        yield grow_and_shrink((2, 4, 1), 4)
+        yield restart_engines(3, 40, 1)
+        yield restart_nodes(20, 400, 0.5)
+    else:
+        yield grow_and_shrink((8, 16, 6), 15)
+        yield restart_engines(8, 100, 2)
+        yield restart_nodes(30, 2400, 2)
+
+
+def main():
+    arguments = argparse.ArgumentParser()
+    arguments.add_argument("--small", action="store_true")
+    for part in run(arguments.parse_args().small):
+        print(json.dumps(part, default=lambda x: round(x, 3)), flush=True)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except Failure as failure:
+        sys.exit(f"membership: {failure}")
