@@ -89,17 +89,22 @@ class Watch(threading.Thread):
 
 
 def fair_share_after(seen, joined, begun, window=1.0):
-    """Seconds from `begun` until the joined ones together got 90 % of their fair share of what was assigned within the window before."""
+    """Seconds from `begun` until the joined ones together had 90 % of their fair share: of what was assigned within the window before, and of
+    what is under way."""
+    assigned = held = None
     for at, workers in seen:
-        if at < begun + 0.1:
+        if at < begun or not set(joined) <= set(workers):
             continue
-        before = [w for t, w in seen if t <= at - window]
-        then = before[-1] if before and at - window >= begun else next(w for t, w in reversed(seen) if t <= begun)
-        gained = {url: w["requests"] - then.get(url, {"requests": 0})["requests"] for url, w in workers.items()}
-        total = sum(gained.values())
-        if total >= 10 and sum(gained.get(url, 0) for url in joined) >= 0.9 * total * len(joined) / len(workers):
-            return at - begun
-    return None
+        fair = 0.9 * len(joined) / len(workers)
+        total = sum(w["under_way"] for w in workers.values())
+        if held is None and total and sum(workers[url]["under_way"] for url in joined) >= fair * total:
+            held = at - begun
+        if assigned is None and at - window >= begun:
+            then = [w for t, w in seen if t <= at - window][-1]
+            gained = {url: w["requests"] - then.get(url, {"requests": 0})["requests"] for url, w in workers.items()}
+            if sum(gained[url] for url in joined) >= fair * sum(gained.values()):
+                assigned = at - begun
+    return assigned, held
 
 
 def instances(*arguments):
@@ -148,8 +153,8 @@ def grow_and_shrink(sizes, seconds, policy="auto"):
         result = good(load, "while it grew")
         out["requests"] += result["offered"]
         out["grown_e2e_p99_s"] = result["e2e_us"]["p99"] / 1e6
-        out["fair_share_after_s"] = fair_share_after(watch.seen, joined, begun)
-        check(out["fair_share_after_s"] is not None, "the joined ones never got 90 % of their share")
+        out["fair_share_of_assignments_after_s"], out["fair_share_of_load_after_s"] = fair_share_after(watch.seen, joined, begun)
+        check(out["fair_share_of_assignments_after_s"] is not None, "the joined ones never got 90 % of their share")
         confirmed = [at for at, workers in watch.seen if all(workers.get(u, {}).get("state") == "serving" for u in joined)]
         out["all_trusted_after_s"] = confirmed[0] - begun if confirmed else None
 
@@ -215,7 +220,7 @@ def restart_nodes(rate, requests, pause):
     """Every node but the one whose client is ours is drained (SIGTERM), ends, and is started again."""
     nodes = [("router", ["scheduler"]), ("mirrors", ["simulator:i-*"])] + [(f"gpu-{k}", [f"engine:i-{2 * k}", f"engine:i-{2 * k + 1}"])
                                                                          for k in range(3)]
-    out = {"part": "rolling restart of nodes", "nodes": len(nodes)}
+    out = {"part": "rolling restart of nodes", "nodes": len(nodes)}  # all but the client's
     with Cluster(nodes, 6) as cluster:
         cluster.start_all(load=f"rate={rate},requests={requests}")
         cluster.wait_status("router", lambda s: all(i["reachable"] and i["mirrored"] for i in s["instances"]))
