@@ -127,6 +127,7 @@ class ClusterBuilder {
       o.simulators = hosts_;
       o.instances = cluster_.instances;
       o.open_rounds_max = options_.open_rounds_max;
+      o.index = static_cast<size_t>(k);
       o.on_decision = options_.on_decision;
       if (options_.recorder) o.record = options_.recorder(static_cast<uint32_t>(k));
       auto scheduler = SpawnScheduler(system_, clock_, std::move(o));
