@@ -10,7 +10,10 @@ namespace {
 class ClientShell {
  public:
   ClientShell(caf::event_based_actor* self, const HostClock& clock, ClientActorOptions options)
-      : self_(self), clock_(clock), options_(std::move(options)), alarm_(self, clock, SlotClass::kOther, 1) {
+      : self_(self),
+        clock_(clock),
+        options_(std::move(options)),
+        alarm_(self, clock, SlotClass::kOther, HostClock::kInstancesPerClass - 1) {
     options_.log->requests.resize(options_.trace->requests.size());
     for (size_t k = 0; k < options_.trace->requests.size(); ++k)
       options_.log->requests[k].arrival = options_.trace->requests[k].meta.arrival;

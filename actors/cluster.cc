@@ -136,6 +136,7 @@ class ClusterBuilder {
       o.simulators = hosts_;
       o.instances = cluster_.instances;
       o.open_rounds_max = options_.open_rounds_max;
+      o.index = static_cast<size_t>(k);
       o.on_decision = options_.on_decision;
       o.journal = options_.journal;
       if (o.journal) o.journal->scheduler = static_cast<uint32_t>(k);

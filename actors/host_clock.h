@@ -2,7 +2,7 @@
 // the monotonic one when live and SimCluster's in virtual time. Alarm: at most one pending wake-up of an actor.
 //
 // Order at one instant: an instant may be divided into slots, so that what falls on the same nanosecond happens in a defined order -
-// engines first, then what links deliver, then timers, each by instance - as in the plain virtual host. Live: one slot.
+// engines first, then what links deliver, then timers, each by instance (of SCHEDULERs by number) - as in the plain virtual host. Live: one slot.
 #pragma once
 
 #include <algorithm>

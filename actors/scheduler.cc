@@ -39,7 +39,7 @@ class SchedulerShell final : private SchedulerEffects {
         clock_(clock),
         options_(std::move(options)),
         core_(std::move(core)),
-        alarm_(self, clock, SlotClass::kOther, 0) {
+        alarm_(self, clock, SlotClass::kOther, options_.index) {
     if (options_.journal) journal_ = std::make_unique<RequestJournal>(*options_.journal);
     host_of_.resize(options_.instances.size());
     for (uint32_t h = 0; h < options_.simulators.size(); ++h) {

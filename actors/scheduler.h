@@ -33,6 +33,7 @@ struct SchedulerActorOptions {
   std::vector<caf::actor> instances;      // by InstanceId
   // Rounds open at once; what comes beyond waits its turn, in order. 1: strictly one after another, as the plain virtual host.
   size_t open_rounds_max = 1024;
+  size_t index = 0;  // among the SCHEDULERs of its process: orders deadlines of one instant
   std::function<void(const DecisionRecord&)> on_decision;  // called in the actor; may be empty
   // Everything that the core takes, with the time that it is told, and what it decides, in order (the number of the SCHEDULER is left
   // to the receiver). Called in the actor; may be empty.

@@ -62,7 +62,7 @@ void ControlLinks::Reply(InstanceId instance, const ControlEvent& reply, Instant
 }
 
 void ControlLinks::At(Instant at, ControlEvent deadline) {
-  Push({at, static_cast<uint32_t>(instances_), 0, std::move(deadline)});
+  Push({at, static_cast<uint32_t>(instances_ + deadline.scheduler), 0, std::move(deadline)});
 }
 
 Instant ControlLinks::Next() const {

@@ -1,7 +1,8 @@
 // ControlLinks: the links between SCHEDULERs and SIMULATORs of a run in virtual time, and what is on its way back on them. Used only
 // where a fault plan names them; without, a question is answered at the instant at which it is asked.
 //
-// Order at one instant: replies by the instance that they come from, then in the order of sending; then deadlines.
+// Order at one instant: replies by the instance that they come from, then in the order of sending; then deadlines by
+// SCHEDULER.
 #pragma once
 
 #include <cstdint>
@@ -70,7 +71,7 @@ class ControlLinks {
  private:
   struct Due {
     Instant at;
-    uint32_t rank = 0;  // the instance, or behind all of them
+    uint32_t rank = 0;  // the instance, or behind all of them the SCHEDULER
     uint64_t order = 0;
     ControlEvent event;
     bool operator>(const Due& o) const;

@@ -151,25 +151,24 @@ void ReferencePredictor::OnArrived(RequestId request, Instant at) {
 }
 
 void ReferencePredictor::OnGone(RequestId request, Instant now) {
-  if (Withdraw(request)) known_.Erase(request.value());
+  Withdraw(request);  // before the mirror runs on, which would take it in
   if (!follows_steps_) RunBefore(now);
   End(request, true, now);
 }
 
-// True if the mirror's engine had not taken it in yet.
+// True if the mirror's engine had not taken it in yet: then nothing knows of it any more.
 bool ReferencePredictor::Withdraw(RequestId request) {
-  return std::erase_if(inbox_, [request](const Arrival& a) { return a.request.id == request; }) > 0;
+  if (std::erase_if(inbox_, [request](const Arrival& a) { return a.request.id == request; }) == 0) return false;
+  known_.Erase(request.value());
+  return true;
 }
 
 // By word from outside. `abort`: the mirror's engine would not end it by itself.
 void ReferencePredictor::End(RequestId request, bool abort, Instant at) {
   std::erase_if(decoding_, [request](const Decoding& d) { return d.request == request; });
+  if (Withdraw(request)) return;
   Known* known = known_.Find(request.value());
   if (known == nullptr) return;
-  if (Withdraw(request)) {
-    known_.Erase(request.value());
-    return;
-  }
   known->ended = true;
   if (abort) engine_->Abort(request, std::max(at, ran_to_));
 }

@@ -148,7 +148,7 @@ FaultPlan SlowControl(uint64_t seed) {
 }
 
 TEST(SameDecisionsTest, SlowAnswersOverlapAlikeOnBothHosts) {
-  for (const uint64_t seed : testing::Seeds(8))
+  for (const uint64_t seed : testing::Seeds(10))
     for (const char* policy : {"min_e2e", "slo", "p2c"}) {
       SCOPED_TRACE("seed " + std::to_string(seed) + " policy " + policy);
       RunOptions o = RandomRunOptions(seed, policy, seed % 2 == 0 ? PredictorKind::kTimeline : PredictorKind::kPattern);

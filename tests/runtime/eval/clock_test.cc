@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <memory>
+#include <set>
 #include <vector>
 
 #include "runtime/eval/virtual_host.h"
@@ -31,8 +32,8 @@ class Listener final : public Predictor {
   void OnStep(const BatchTrace& t) override {
     held_ -= static_cast<int32_t>(t.finished.size());
     EXPECT_GE(t.duration, Duration());
-    for (const BatchTrace::Chunk& c : t.chunks)
-      if (c.samples) *told_ = {t.end(), c.request, false};
+    for (const BatchTrace::Chunk& c : t.chunks)  // a preempted request computes its prompt again: not its first token
+      if (c.samples && sampled_.insert(c.request.value()).second) *told_ = {t.end(), c.request, false};
     for (const BatchTrace::Finish& f : t.finished) *told_ = {t.end(), f.request, true};
   }
   void OnAggregate(const AggregateState&, const BatchTrace*) override {}
@@ -45,6 +46,7 @@ class Listener final : public Predictor {
 
  private:
   Told* told_;
+  std::set<uint64_t> sampled_;
   StepTimeModel law_;
   int32_t held_ = 0;
 };
@@ -85,7 +87,8 @@ LinkRule Way(LinkRole from, LinkRole to, Duration least, Duration jitter) {
 TEST(ClockTest, AgesAreRightWithinTheirStatedUncertainty) {
   size_t bounded = 0;
   Duration worst;
-  for (const uint64_t seed : testing::Seeds(24)) {
+  const auto seeds = testing::Seeds(24);
+  for (const uint64_t seed : seeds) {
     SCOPED_TRACE("FORETOKEN_SEED=" + std::to_string(seed));
     RunOptions o = testing::RandomRunOptions(seed, "min_e2e", PredictorKind::kPattern);
     std::vector<Told> told(o.instances.size());
@@ -106,7 +109,8 @@ TEST(ClockTest, AgesAreRightWithinTheirStatedUncertainty) {
     ASSERT_TRUE(result.ok()) << result.error().message;
     for (const Claim& c : claims.claims) {
       const RunRequest& r = result->requests[c.told.request.value() - 1];
-      if (r.assignments != 1 || c.error == Duration::Max()) continue;
+      // Of a failed try no times are kept.
+      if (r.assignments != 1 || r.outcome != OutcomeKind::kFinished || c.error == Duration::Max()) continue;
       const Instant truth = c.told.last_token ? r.finish : r.first_token;
       const Duration off = c.as_of > truth ? c.as_of - truth : truth - c.as_of;
       ASSERT_LE(off, c.error) << "request " << c.told.request.value();
@@ -116,6 +120,7 @@ TEST(ClockTest, AgesAreRightWithinTheirStatedUncertainty) {
       ++bounded;
     }
   }
+  if (seeds.size() < 24) return;  // one seed alone, again
   EXPECT_GT(bounded, 1000u);
   EXPECT_GT(worst, Duration::Millis(20)) << "the ways are not uneven enough to test the bound";
 }

@@ -17,7 +17,9 @@ TEST(ArrivalRateTest, OfAFewRequestsItExpectsNothing) {
 }
 
 TEST(ArrivalRateTest, APoissonStreamsRateAndMeansAreMet) {
-  for (const uint64_t seed : testing::Seeds(20)) {
+  const auto seeds = testing::Seeds(20);
+  double mean = 0;
+  for (const uint64_t seed : seeds) {
     SCOPED_TRACE(::testing::Message() << "seed " << seed);
     Prng prng(seed);
     ArrivalRate rate;
@@ -28,10 +30,13 @@ TEST(ArrivalRateTest, APoissonStreamsRateAndMeansAreMet) {
       rate.OnAssigned(At(t), prng.Between(500, 1500), prng.Between(50, 150));
       if (k >= 100) sum += rate.At(At(t)).per_second, ++looks;
     }
-    EXPECT_NEAR(sum / looks, 20, 1.5);
+    EXPECT_NEAR(sum / looks, 20, 3);  // one standard deviation over seeds is .47
+    mean += sum / looks / static_cast<double>(seeds.size());
     EXPECT_NEAR(rate.At(At(t)).prompt_tokens, 1000, 200);
     EXPECT_NEAR(rate.At(At(t)).output_tokens, 100, 20);
   }
+  // A window's gaps in the denominator: 1/62 too many on average.
+  if (seeds.size() >= 20) EXPECT_NEAR(mean, 20, 0.8);
 }
 
 TEST(ArrivalRateTest, AnInstanceThatIsLeftAloneIsExpectedToStaySo) {

@@ -111,5 +111,43 @@ TEST(ReferenceTest, RequestsThatOutliveTheirExpectedLengthKeepTheirPlaces) {
   }
 }
 
+// Steps were lost, so the mirror ended the request too early and is about to let it go on when the engine reports its end.
+TEST(ReferenceTest, WhatEndsBeforeItBeginsAnewIsForgotten) {
+  for (const bool cancelled : {false, true}) {
+    RigCase c;
+    c.config.stop_at_eos = true;
+    c.requests = 2;
+    const auto reference = Reference(c);
+    MirrorRig rig(c, 1);
+    rig.KeepTraces();
+    auto requests = testing::MakeRequests(c, 1);
+    RigRequest& r = requests[0];
+    r.engine.output_tokens = 20;  // what is believed
+    reference->OnEnqueue(MirrorRig::ReservationOf(r), r.at);
+    reference->OnArrived(r.engine.id, r.at);
+    r.engine.output_tokens = 60;
+    r.engine.max_tokens = 100;
+    rig.Submit(r);
+    rig.RunUntil(r.at + Duration::Seconds(60));
+    std::vector<BatchTrace> steps = rig.kept();
+    ASSERT_EQ(steps.back().finished.size(), 1u);
+    if (cancelled) {
+      steps.back().finished.clear();
+      steps.back().cancelled = {r.engine.id};
+    }
+    reference->OnStep(steps.front());
+    reference->OnStep(steps.back());
+    EXPECT_EQ(reference->waiting(), 0) << "cancelled: " << cancelled;
+    // As a mirror that never knew of it.
+    const auto empty = Reference(c);
+    requests[1].at = r.at + Duration::Seconds(60);
+    const PredictQuery query = MirrorRig::QueryOf(requests[1], true);
+    const Prediction expected = empty->Predict(query, requests[1].at);
+    const Prediction got = reference->Predict(query, requests[1].at);
+    EXPECT_EQ(got.ttft, expected.ttft) << "cancelled: " << cancelled;
+    EXPECT_EQ(got.e2e, expected.e2e) << "cancelled: " << cancelled;
+  }
+}
+
 }  // namespace
 }  // namespace foretoken
