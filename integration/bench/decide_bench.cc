@@ -208,7 +208,7 @@ class Row {
     if (!options_.board) return {};
     ObserverOptions o;
     o.facts.host = "bench";
-    for (int32_t k = 0; k < candidates_; ++k) o.instances.push_back({"bench-" + std::to_string(k), ""});
+    for (int32_t k = 0; k < candidates_; ++k) o.instances.push_back({"bench-" + std::to_string(k), "", ""});
     o.schedulers = {scheduler};
     for (const SimulatorHost& h : hosts_) o.simulators.push_back(h.actor);
     o.board = options_.board;

@@ -36,7 +36,9 @@ TEST(ArrivalRateTest, APoissonStreamsRateAndMeansAreMet) {
     EXPECT_NEAR(rate.At(At(t)).output_tokens, 100, 20);
   }
   // A window's gaps in the denominator: 1/62 too many on average.
-  if (seeds.size() >= 20) EXPECT_NEAR(mean, 20, 0.8);
+  if (seeds.size() >= 20) {
+    EXPECT_NEAR(mean, 20, 0.8);
+  }
 }
 
 TEST(ArrivalRateTest, AnInstanceThatIsLeftAloneIsExpectedToStaySo) {

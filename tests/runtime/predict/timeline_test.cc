@@ -64,7 +64,9 @@ TEST(TimelineTest, FollowsTheEngineExactlyWhileKvSuffices) {
     EXPECT_LT(Quantile(e.e2e, 0.95), bound);
     EXPECT_LT(Quantile(e.externality, 0.95), 0.01);
   }
-  if (seeds.size() >= 12) EXPECT_GE(2 * exact, seeds.size());  // not one seed alone, again
+  if (seeds.size() >= 12) {  // not one seed alone, again
+    EXPECT_GE(2 * exact, seeds.size());
+  }
 }
 
 TEST(TimelineTest, StaysWithinOnePercentWhenQueuesAreDeepAndKvIsShort) {
@@ -120,7 +122,9 @@ TEST(TimelineTest, AnswersAreTheSameBitsWhateverWasKept) {
     disagreed += keeps.counters().disagreed;
   }
   // Lengths are known, and times do not matter for who is in a step: all but what was preempted goes as the timeline has it.
-  if (seeds.size() >= 16) EXPECT_LE(disagreed * 100, steps);
+  if (seeds.size() >= 16) {
+    EXPECT_LE(disagreed * 100, steps);
+  }
 }
 
 // The numbers that learnt state has no part in.
