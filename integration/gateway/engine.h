@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "integration/gateway/engine_health.h"
@@ -25,7 +26,8 @@ struct EngineCounters {
   uint64_t failed = 0;  // died or answered 5xx
   uint64_t cancelled = 0;
   uint64_t answers_4xx = 0;
-  uint64_t connections = 0;
+  uint64_t connections = 0;                 // dialled, spare ones included
+  uint64_t spare_connections = 0;           // dialled ahead of the request that will need one
   uint64_t stale_connections = 0;           // pooled ones that turned out to be closed
   uint64_t output_tokens = 0;               // as it reports them
   LatencyHistogram ttft, inter_token, e2e;  // of requests there, from their being sent
@@ -34,7 +36,7 @@ struct EngineCounters {
 // Something that waits on an engine; the engine's list of them.
 struct EngineUse : boost::intrusive::list_base_hook<boost::intrusive::link_mode<boost::intrusive::auto_unlink>> {};
 
-class Engine final : public EngineLink::Pool {
+class Engine final : public EngineLink::Pool, private EngineLink::User {
  public:
   Engine(boost::asio::io_context& io, EngineUrl url, InstanceId id, EngineHealth::Options health)
       : url(std::move(url)), id(id), health(health), io_(io) {}
@@ -72,15 +74,19 @@ class Engine final : public EngineLink::Pool {
   std::string model_asked;  // by the latest request, where it does not say what it serves
   boost::intrusive::list<EngineUse, boost::intrusive::constant_time_size<false>> uses;  // requests that wait on it
 
-  // An idle connection, or a new one that is not connected yet.
-  std::shared_ptr<EngineLink> Take(bool fresh) {
+  // An idle connection, or a new one that is not connected yet. Who takes the last has the next one dialled: requests that come
+  // together wait for their connections once, not each.
+  std::shared_ptr<EngineLink> Take(bool fresh, Instant now) {
+    std::shared_ptr<EngineLink> link;
     if (!fresh && !idle_.empty()) {
-      std::shared_ptr<EngineLink> link = std::move(idle_.back());
+      link = std::move(idle_.back());
       idle_.pop_back();
-      return link;
+    } else {
+      ++counters.connections;
+      link = std::make_shared<EngineLink>(io_, *this);
     }
-    ++counters.connections;
-    return std::make_shared<EngineLink>(io_, *this);
+    if (!fresh && !suspect && idle_.empty() && spare_ == nullptr) DialSpare(now);
+    return link;
   }
   void Give(std::shared_ptr<EngineLink> link, Instant now) {
     link->Detach(now);
@@ -98,6 +104,7 @@ class Engine final : public EngineLink::Pool {
       link->Close();
     }
     idle_.clear();
+    if (spare_ != nullptr) std::exchange(spare_, nullptr)->Close();
   }
   size_t idle() const { return idle_.size(); }
 
@@ -107,8 +114,21 @@ class Engine final : public EngineLink::Pool {
   }
 
  private:
+  void DialSpare(Instant now) {
+    ++counters.connections;
+    ++counters.spare_connections;
+    spare_ = std::make_shared<EngineLink>(io_, *this);
+    spare_since_ = now;
+    spare_->Connect(endpoints.front(), *this);
+  }
+  void OnLinkOpen() override { Give(std::exchange(spare_, nullptr), spare_since_); }
+  void OnLinkBytes() override {}                                           // a link without a request has no user who is told
+  void OnLinkClosed(const EngineLink::Code&) override { spare_.reset(); }  // whoever needs one finds out for himself
+
   boost::asio::io_context& io_;
   std::vector<std::shared_ptr<EngineLink>> idle_;  // the one used last is at the back
+  std::shared_ptr<EngineLink> spare_;              // being dialled
+  Instant spare_since_;
 };
 
 }  // namespace foretoken

@@ -139,7 +139,7 @@ void Exchange::OnVerified(bool ok) {
 
 void Exchange::Dial(bool fresh) {
   engine_->health.OnSent();
-  link_ = engine_->Take(fresh);
+  link_ = engine_->Take(fresh, sent_at_);
   if (link_->open()) {
     link_->Attach(*this);
     return SendRequest();

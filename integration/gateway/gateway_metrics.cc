@@ -48,6 +48,8 @@ void AddEngine(const EngineReport& e, MetricSet& out) {
   out.Counter("foretoken:engine_4xx_total", "Answered 4xx.", c.answers_4xx, engine);
   out.Counter("foretoken:engine_out_total", "Times it was put out.", e.times_out, engine);
   out.Counter("foretoken:engine_connections_total", "Connections opened to it.", c.connections, engine);
+  out.Counter("foretoken:engine_spare_connections_total", "Those of them dialled before a request needed one.",
+              c.spare_connections, engine);
   out.Counter("foretoken:engine_stale_connections_total", "Pooled connections found closed.", c.stale_connections, engine);
   out.Counter("foretoken:mirror_steps_total", "Steps inferred from streams.", e.steps, engine);
   out.Counter("foretoken:mirror_rescaled_total", "Times that the engine's speed was found to be of another kind.", e.rescaled,

@@ -317,6 +317,19 @@ class FaultTest(unittest.TestCase):
         gateway.wait()
         report("SIGTERM with an endless stream and a drain of 1 s: ended after", time.monotonic() - told)
 
+    def test_the_next_request_finds_a_connection_dialled_ahead(self):
+        [engine] = self.engines(1, ttft="20s")
+        gateway = self.gateway([engine])
+
+        def dialled():  # by requests themselves, ahead of them
+            spare = rig.metric(gateway.port, "foretoken:engine_spare_connections_total")
+            return rig.metric(gateway.port, "foretoken:engine_connections_total") - spare, spare
+
+        for streams in range(1, 9):
+            self.begin(gateway.port, stream=True)
+            wait_until(lambda n=streams: engine.stats()["active"] == n, what=f"{streams} requests at the engine")
+            self.assertEqual(dialled(), (1, streams))  # only the first waited for its connection
+
     def test_an_engine_that_closes_idle_connections_costs_no_request(self):
         [engine] = self.engines(1, ttft="1ms")
         gateway = self.gateway([engine])
