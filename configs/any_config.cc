@@ -17,10 +17,10 @@ struct Sign {
   std::string_view key;
   Kind kind;
 };
-constexpr Sign kSigns[] = {{"engines", Kind::kTopology},  {"pools", Kind::kTopology},      {"scheduler", Kind::kTopology},
-                           {"links", Kind::kFaults},      {"restarts", Kind::kFaults},     {"topologies", Kind::kExperiment},
-                           {"axes", Kind::kExperiment},   {"question", Kind::kExperiment}, {"kind", Kind::kWorkload},
-                           {"arrivals", Kind::kWorkload}, {"lengths", Kind::kWorkload}};
+constexpr Sign kSigns[] = {{"engines", Kind::kTopology}, {"pools", Kind::kTopology},      {"scheduler", Kind::kTopology},
+                           {"links", Kind::kFaults},     {"restarts", Kind::kFaults},     {"topologies", Kind::kExperiment},
+                           {"axes", Kind::kExperiment},  {"measured", Kind::kExperiment}, {"question", Kind::kExperiment},
+                           {"kind", Kind::kWorkload},    {"arrivals", Kind::kWorkload},   {"lengths", Kind::kWorkload}};
 
 std::optional<Kind> KindOf(const ConfigNode& tree) {
   for (const Sign& sign : kSigns)

@@ -32,6 +32,16 @@ std::vector<std::string> ConfigFiles::Folders(const ConfigNode& node) const {
   return folders;
 }
 
+std::string ConfigFiles::FindData(const ConfigNode& node) const {
+  std::error_code error;
+  for (const std::string& folder : Folders(node)) {
+    const std::string candidate = Join(folder, node.scalar);
+    if (std::filesystem::is_regular_file(candidate, error) || std::filesystem::is_directory(candidate, error))
+      return std::filesystem::path(candidate).lexically_normal().string();
+  }
+  return "";
+}
+
 bool ConfigFiles::Absent(const ConfigNode& node) const {
   if (node.kind != ConfigNode::Kind::kScalar || node.scalar.empty() || node.scalar.find('\0') != std::string::npos)
     return false;

@@ -17,6 +17,9 @@ class ConfigFiles {
   // The path to open. Empty after an error was reported: no such file, with the nearest name in that folder.
   std::string Find(const ConfigNode& node, const std::string& path, ConfigErrorSink& sink) const;
 
+  // The path of a file or folder of data; empty if there is none, which is no error.
+  std::string FindData(const ConfigNode& node) const;
+
   // The node names a file well enough, but there is none.
   bool Absent(const ConfigNode& node) const;
 

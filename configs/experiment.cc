@@ -26,6 +26,8 @@ class ExperimentReader {
     root_.Text("name", out_.name);
     root_.Require("question");
     root_.Text("question", out_.question);
+    if (root_.Has("measured")) return ReadMeasured();
+    root_.Refuse("calibrate_first", "belongs to measured runs, which this experiment does not have");
     root_.Require("topologies");
     out_.topologies = ReadFiles("topologies", [](const std::string& p) { return Errors(LoadTopology(p)); });
     root_.Require("workloads");
@@ -61,6 +63,42 @@ class ExperimentReader {
       if (errors.empty()) paths.push_back(path);
     }
     return paths;
+  }
+
+  // A path that must name something, which may not be there (data beside the repository).
+  std::string ReadData(ConfigMap& map, std::string_view key, bool& absent) {
+    const ConfigNode* node = map.Require(key);
+    if (node == nullptr || !ReadText(*node, map.PathOf(key), sink_)) return {};
+    const std::string path = files_.FindData(*node);
+    absent |= path.empty();
+    return path.empty() ? node->scalar : path;
+  }
+
+  Experiment ReadMeasured() {
+    for (const ConfigItem& item : ReadList(root_, "measured")) {
+      ConfigMap map(*item.node, item.path, sink_);
+      MeasuredCase one;
+      map.Require("name");
+      map.Text("name", one.name);
+      one.run = ReadData(map, "run", one.absent);
+      one.table = ReadData(map, "table", one.absent);
+      map.Finish();
+      const auto same = [&one](const MeasuredCase& m) { return m.name == one.name; };
+      if (std::any_of(out_.measured.begin(), out_.measured.end(), same)) map.Fault("name", "is listed twice");
+      out_.measured.push_back(std::move(one));
+    }
+    if (out_.measured.empty() && sink_.empty()) root_.Fault("measured", "must list at least one run");
+    for (const ConfigItem& item : ReadList(root_, "calibrate_first"))
+      if (const std::optional<int64_t> n = ReadInt(*item.node, item.path, {0, 1'000'000}, sink_))
+        out_.calibrate_first.push_back(*n);
+    if (out_.calibrate_first.empty()) out_.calibrate_first = {0};
+    root_.Int("limit", {1, 1'000'000'000}, out_.limit);
+    root_.Int("smoke_limit", {1, 1'000'000}, out_.smoke_limit);
+    for (const char* key : {"topologies", "workloads", "faults", "set", "axes", "rate_scales", "loads", "seeds", "warmup_share",
+                            "drain_share", "truth_sample"})
+      root_.Refuse(key, "belongs to simulations; this experiment has measured runs");
+    root_.Finish();
+    return std::move(out_);
   }
 
   // Reports what the topologies say to one more setting.
@@ -154,6 +192,7 @@ class ExperimentReader {
 }  // namespace
 
 size_t Experiment::runs() const {
+  if (!measured.empty()) return measured.size() * (1 + calibrate_first.size());
   size_t runs = topologies.size() * workloads.size() * std::max<size_t>(faults.size(), 1) * seeds.size();
   runs *= rate_scales.empty() ? loads.size() : rate_scales.size();
   for (const ExperimentAxis& axis : axes) runs = std::min<size_t>(runs, kRunsMax + 1) * axis.values.size();

@@ -1,6 +1,6 @@
 // Reads an experiment from YAML: a grid of simulations (docs/configuration.md, "Experiments"). An axis is a topology path as
 // --set takes it, with the values to try; every value is checked against every topology, so that a grid cannot fail in its
-// last hour.
+// last hour. Or, with `measured`, real measured runs beside what the emulated engine makes of them.
 #pragma once
 
 #include <cstdint>
@@ -21,10 +21,21 @@ struct ExperimentAxis {
   bool operator==(const ExperimentAxis&) const = default;
 };
 
+// A real run and what is known of its machine: arguments of `foretoken accuracy`.
+struct MeasuredCase {
+  std::string name;
+  std::string run;      // folder with requests.jsonl and meta.json
+  std::string table;    // step times: a table's file or a profile's folder
+  bool absent = false;  // one of them is not there
+  bool operator==(const MeasuredCase&) const = default;
+};
+
 struct Experiment {
   std::string name;
-  std::string question;                 // what it answers, one sentence; heads the report
-  std::vector<std::string> topologies;  // paths, resolved, as the next two
+  std::string question;                  // what it answers, one sentence; heads the report
+  std::vector<MeasuredCase> measured;    // not empty: no grid of simulations, and only limits and calibrate_first hold
+  std::vector<int64_t> calibrate_first;  // of `measured`: a replay for each; 0: the step times as they are
+  std::vector<std::string> topologies;   // paths, resolved, as the next two
   std::vector<std::string> workloads;
   std::vector<std::string> faults;       // empty: each topology's own
   std::vector<ExperimentAxis> axes;      // all combinations are run

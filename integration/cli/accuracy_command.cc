@@ -3,21 +3,17 @@
 #include <CLI/CLI.hpp>
 #include <boost/json.hpp>
 #include <cstdio>
-#include <filesystem>
 #include <iostream>
 #include <memory>
 #include <optional>
 #include <string>
 #include <utility>
 
-#include "configs/step_table.h"
 #include "integration/accuracy/measured_run.h"
 #include "integration/accuracy/replay.h"
+#include "integration/accuracy/step_cost.h"
 #include "integration/cli/accuracy_predictors.h"
 #include "integration/cli/commands.h"
-#include "integration/tables/csv.h"
-#include "integration/tables/silicon.h"
-#include "integration/tables/vllm_profile.h"
 
 namespace foretoken {
 namespace {
@@ -38,49 +34,13 @@ int Fail(int code, const std::string& message) {
 
 void Assume(const std::string& what) { std::cerr << "assumed: " << what << "\n"; }
 
-// The law of --table, and what an instance adds to it; `by_shape` is set to the law of a step as its shape tells it.
-Result<accuracy::StepCost> LoadCost(const Arguments& args, std::shared_ptr<const StepTimeLaw>& by_shape) {
-  accuracy::StepCost cost;
-  double overhead_ms = args.host_overhead_ms;
+// The law of --table, and what an instance adds to it.
+Result<accuracy::LoadedStepCost> LoadCost(const Arguments& args) {
   if (args.table.empty()) return Error{"--table is required"};
-  if (std::filesystem::is_directory(args.table)) {
-    const Result<tables::VllmProfile> profile = tables::ReadVllmProfile(args.table, args.model_shape);
-    if (!profile.ok()) return profile.error();
-    for (const std::string& a : profile->assumptions) Assume(a);
-    Result<ProfileStepLaw> law = ProfileStepLaw::Make(profile->layers);
-    if (!law.ok()) return Error{args.table + ": " + law.error().message};
-    auto shared = std::make_shared<const ProfileStepLaw>(std::move(*law));
-    cost.nanos = [shared](const StepComposition& step) { return shared->NanosOf(step); };
-    by_shape = shared;
-    if (overhead_ms < 0) {
-      overhead_ms = 0;
-      Assume("no host time between steps: asynchronous scheduling hides it (--host-overhead-ms)");
-    }
-  } else {
-    const Result<std::string> text = tables::ReadTextFile(args.table);
-    if (!text.ok()) return text.error();
-    Result<StepTimeTable> table = Error{};
-    if (text->starts_with("prefill_tokens,")) {  // NVIDIA's columns
-      const std::string index = args.table.substr(0, args.table.find_last_of('/') + 1) + "index.json";
-      const Result<std::string> index_text = tables::ReadTextFile(index);
-      Result<tables::SiliconImport> import = tables::ImportSilicon(*text, args.table, index_text.ok() ? *index_text : "");
-      if (!import.ok()) return import.error();
-      Assume("step times made monotone: " + std::to_string(import->changed) + " values moved");
-      table = StepTimeTable::Make(std::move(import->grid));
-    } else {
-      table = ParseStepTable(*text, args.table);
-    }
-    if (!table.ok()) return table.error();
-    auto shared = std::make_shared<const StepTimeTable>(std::move(*table));
-    cost.nanos = [shared](const StepComposition& step) { return shared->NanosOf(step.Shape()); };
-    by_shape = shared;
-    if (overhead_ms < 0) {
-      overhead_ms = shared->Note("not_contained").has_value() ? 1.0 : 0.0;
-      if (overhead_ms > 0) Assume("host overhead of 1 ms per step: the table says that it contains none (--host-overhead-ms)");
-    }
-  }
-  cost.host_overhead = Duration::FromSeconds(overhead_ms * 1e-3);
-  return cost;
+  auto loaded = accuracy::LoadStepCost(args.table, args.model_shape, args.host_overhead_ms);
+  if (loaded.ok())
+    for (const std::string& a : loaded->assumptions) Assume(a);
+  return loaded;
 }
 
 boost::json::object Json(const accuracy::MetricError& e) {
@@ -97,9 +57,10 @@ int RunPredictors(const Arguments& args) {
   if (args.calibrate_first > 0) return Fail(kExitUsage, "--calibrate-first: not with --predictors, which see no later request");
   if (!args.table.empty()) {
     StepTimeModel model;
-    const Result<accuracy::StepCost> cost = LoadCost(args, model.law);
-    if (!cost.ok()) return Fail(kExitUsage, cost.error().message);
-    model.host_overhead = cost->host_overhead;
+    const Result<accuracy::LoadedStepCost> loaded = LoadCost(args);
+    if (!loaded.ok()) return Fail(kExitUsage, loaded.error().message);
+    model.law = loaded->by_shape;
+    model.host_overhead = loaded->cost.host_overhead;
     request.table = std::move(model);
   }
   return RunPredictorAccuracy(request);
@@ -115,17 +76,17 @@ int RunAccuracy(const Arguments& args) {
     return Fail(kExitUsage, "--calibrate-first " + std::to_string(skip) + ": the run has " +
                                 std::to_string(run->requests.size()) + " requests; some must remain");
   }
-  std::shared_ptr<const StepTimeLaw> law;
-  Result<accuracy::StepCost> cost = LoadCost(args, law);
-  if (!cost.ok()) return Fail(kExitUsage, cost.error().message);
+  const Result<accuracy::LoadedStepCost> loaded = LoadCost(args);
+  if (!loaded.ok()) return Fail(kExitUsage, loaded.error().message);
+  accuracy::StepCost cost = loaded->cost;
   double factor = 1;
   if (skip > 0) {
-    const Result<double> fitted = accuracy::CalibrateFactor(*run, *cost, skip);
+    const Result<double> fitted = accuracy::CalibrateFactor(*run, cost, skip);
     if (!fitted.ok()) return Fail(kExitFailed, fitted.error().message);
-    cost->factor = factor = *fitted;
+    cost.factor = factor = *fitted;
     std::cerr << "calibrated on the first " << skip << " requests: step times times " << factor << "\n";
   }
-  const Result<std::vector<accuracy::Served>> served = accuracy::Replay(*run, *cost);
+  const Result<std::vector<accuracy::Served>> served = accuracy::Replay(*run, cost);
   if (!served.ok()) return Fail(kExitFailed, served.error().message);
   const accuracy::Accuracy a = accuracy::Compare(*run, *served, skip);
   if (args.json) {

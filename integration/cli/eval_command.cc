@@ -66,8 +66,16 @@ void Print(const Evaluation& evaluation, const std::filesystem::path& folder) {
             << "    findings and tables\n  " << (folder / "results.csv").string() << "   every figure of every run\n";
 }
 
-// Leaves out workloads whose trace is not there, and says so. False: none is left.
+// Leaves out workloads whose trace is not there and measured runs that are not, and says so. False: none is left.
 bool SkipAbsent(Experiment& experiment) {
+  if (!experiment.measured.empty()) {
+    std::erase_if(experiment.measured, [](const MeasuredCase& m) {
+      if (m.absent)
+        std::cerr << "foretoken eval: skipped: " << m.name << ": " << m.run << " or " << m.table << " is not there\n";
+      return m.absent;
+    });
+    return !experiment.measured.empty();
+  }
   std::vector<std::string> there;
   for (const std::string& workload : experiment.workloads) {
     if (const std::optional<std::string> absent = AbsentTrace(workload)) {
@@ -118,13 +126,17 @@ int RunExperiment(const Arguments& a) {
     for (uint64_t s = 1; s <= a.seeds; ++s) experiment.seeds.push_back(s);
   }
   if (a.limit > 0) experiment.limit = a.limit;
-  if (!a.smoke && !SkipAbsent(experiment)) return Complain("no workload is left; --smoke runs stand-ins of absent traces");
+  const bool measured = !experiment.measured.empty();
+  if (measured && !SkipAbsent(experiment)) return Complain("no measured run is there", kExitFailed);
+  if (!measured && !a.smoke && !SkipAbsent(experiment))
+    return Complain("no workload is left; --smoke runs stand-ins of absent traces");
   const Grid grid = ExpandGrid(experiment, a.smoke);
   std::error_code error;
   const std::filesystem::path folder(a.out);
   std::filesystem::create_directories(folder, error);
   if (error) return Complain(a.out + ": cannot make this folder: " + error.message());
 
+  if (a.tune && measured) return Complain("--tune needs simulations; this experiment has measured runs");
   if (a.tune) return RunTune(a, experiment);
   RunGridOptions options{(folder / "cells.jsonl").string(), a.jobs, a.resume, {}};
   ProgressBar bar("evaluating", "runs", a.json);

@@ -115,7 +115,7 @@ std::vector<FindingGroup> FindingsOf(const Evaluation& evaluation) {
   std::vector<FindingGroup> out;
   for (const size_t d : evaluation.Varied()) {
     const std::string& name = evaluation.grid().dimensions[d].name;
-    if (name == "topology" || name == "workload" || name == "load" || name == "rate_scale") continue;
+    if (name == "run" || name == "topology" || name == "workload" || name == "load" || name == "rate_scale") continue;
     FindingGroup group = Group(evaluation, d).Make();
     if (!group.sentences.empty()) out.push_back(std::move(group));
   }

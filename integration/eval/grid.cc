@@ -43,6 +43,25 @@ std::vector<GridDimension> DimensionsOf(const Experiment& e, const std::vector<d
   return out;
 }
 
+// Every run as it was measured, then as each replay has it.
+void ExpandMeasured(const Experiment& e, Grid& grid) {
+  grid.dimensions = {{"run", {}}, {"source", {"measured"}}, {"seed", {"1"}}};
+  for (const MeasuredCase& m : e.measured) grid.dimensions[0].values.push_back(m.name);
+  for (const int64_t n : e.calibrate_first) {
+    grid.dimensions[1].values.push_back(n == 0 ? "engine" : "engine, calibrated on " + std::to_string(n));
+    grid.uncounted_first = std::max(grid.uncounted_first, static_cast<size_t>(n));
+  }
+  for (size_t r = 0; r < e.measured.size(); ++r) {
+    for (size_t s = 0; s <= e.calibrate_first.size(); ++s) {
+      GridCell cell;
+      cell.at = {r, s, 0};
+      cell.measured = e.measured[r];
+      if (s > 0) cell.replay_calibrated_on = e.calibrate_first[s - 1];
+      grid.cells.push_back(std::move(cell));
+    }
+  }
+}
+
 }  // namespace
 
 std::string Grid::KeyOf(const GridCell& cell) const {
@@ -64,6 +83,10 @@ Grid ExpandGrid(const Experiment& e, bool smoke) {
   grid.stand_in = smoke;
   grid.by_load = !e.loads.empty();
   grid.limit = smoke ? (e.limit == 0 ? e.smoke_limit : std::min(e.limit, e.smoke_limit)) : e.limit;
+  if (!e.measured.empty()) {
+    ExpandMeasured(e, grid);
+    return grid;
+  }
   grid.warmup_share = e.warmup_share;
   grid.drain_share = e.drain_share;
   grid.truth_sample = e.truth_sample;

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -19,6 +20,11 @@ struct GridDimension {
 
 struct GridCell {
   std::vector<size_t> at;  // index of its value, per dimension
+  // Of an experiment with measured runs, instead of what follows: the run, and what is shown of it. Absent: as it was measured;
+  // else a replay, after calibration on its first so many requests.
+  std::optional<MeasuredCase> measured;
+  std::optional<int64_t> replay_calibrated_on;
+
   std::string topology, workload;
   std::string faults;            // path; empty: the topology's own
   std::vector<std::string> set;  // topology overrides, the seed among them
@@ -30,9 +36,10 @@ struct Grid {
   std::string name, question;
   std::vector<GridDimension> dimensions;  // the last one is "seed"
   std::vector<GridCell> cells;
-  bool stand_in = false;  // take a workload's stand-in for its trace (LoadWorkload)
-  bool by_load = false;   // GridCell::factor is the share of the rate at which the fleet saturates
-  size_t limit = 0;       // requests per run; 0: all of the workload
+  size_t uncounted_first = 0;  // of measured runs: what replays may have been calibrated on counts in no row
+  bool stand_in = false;       // take a workload's stand-in for its trace (LoadWorkload)
+  bool by_load = false;        // GridCell::factor is the share of the rate at which the fleet saturates
+  size_t limit = 0;            // requests per run; 0: all of the workload
   double warmup_share = 0, drain_share = 0;
   double truth_sample = 0;  // RunOptions::truth_sample
   size_t seeds = 1;

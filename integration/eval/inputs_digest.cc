@@ -2,11 +2,27 @@
 
 #include <openssl/sha.h>
 
+#include <filesystem>
 #include <set>
+#include <system_error>
 
 #include "configs/config_tree.h"
 
 namespace foretoken {
+namespace {
+
+// The file, or those in the folder.
+void AddFilesOf(const std::string& path, std::set<std::string>& files) {
+  std::error_code error;
+  if (!std::filesystem::is_directory(path, error)) {
+    files.insert(path);
+    return;
+  }
+  for (const auto& entry : std::filesystem::directory_iterator(path, error))
+    if (entry.is_regular_file(error)) files.insert(entry.path().string());
+}
+
+}  // namespace
 
 Result<std::string> InputsDigest(const Grid& grid) {
   std::string all = grid.name + '\n' + std::to_string(grid.limit) + ' ' + std::to_string(grid.warmup_share) + ' ' +
@@ -17,6 +33,10 @@ Result<std::string> InputsDigest(const Grid& grid) {
     all += grid.KeyOf(cell);
     for (const std::string& s : cell.set) all += ' ' + s;
     all += '\n';
+    if (cell.measured) {
+      for (const std::string& path : {cell.measured->run, cell.measured->table}) AddFilesOf(path, files);
+      continue;
+    }
     files.insert({cell.topology, cell.workload});
     if (!cell.faults.empty()) files.insert(cell.faults);
   }

@@ -8,6 +8,7 @@
 
 #include "integration/eval/cell_log.h"
 #include "integration/eval/inputs_digest.h"
+#include "integration/eval/measured_cell.h"
 #include "integration/eval/run_cell.h"
 #include "integration/eval/saturation.h"
 #include "integration/simulate/load_workload.h"
@@ -98,7 +99,10 @@ Result<std::vector<boost::json::object>> RunGrid(const Grid& grid, const RunGrid
 
   Work work(grid, options, log);
   const auto run = [&grid, &work, &scales] {
-    while (const std::optional<size_t> k = work.Next()) work.Done(*k, RunCell(grid, grid.cells[*k], (*scales)[*k]));
+    while (const std::optional<size_t> k = work.Next()) {
+      const GridCell& cell = grid.cells[*k];
+      work.Done(*k, cell.measured ? RunMeasuredCell(grid, cell) : RunCell(grid, cell, (*scales)[*k]));
+    }
   };
   std::vector<std::thread> threads;
   for (size_t t = ThreadsFor(options.jobs, work.left()); t > 0; --t) threads.emplace_back(run);

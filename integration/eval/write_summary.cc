@@ -37,7 +37,8 @@ std::string Field(const std::string& text) {
 
 // What heads a table; the other varied dimensions are columns.
 bool HeadsTable(const std::string& dimension) {
-  return dimension == "topology" || dimension == "workload" || dimension == "load" || dimension == "rate_scale";
+  return dimension == "run" || dimension == "topology" || dimension == "workload" || dimension == "load" ||
+         dimension == "rate_scale";
 }
 
 // What is absent or zero in every run is left out; that nothing was lost is said.
@@ -46,6 +47,21 @@ bool TellsAnything(const Evaluation& e, const Figure& f) {
   for (size_t c = 0; c < e.combinations(); ++c)
     if (const std::optional<Spread> s = e.Over(c, f.key); s && s->mean != 0) return true;
   return false;
+}
+
+std::vector<std::string> MethodOfMeasured(const Evaluation& e) {
+  const Grid& g = e.grid();
+  std::vector<std::string> out;
+  out.push_back(
+      std::to_string(g.dimensions[0].values.size()) +
+      " real runs: as they were measured, and replayed by the emulated engine with their arrivals, prompt and output "
+      "lengths, limits, and step times from a table of their machine. No step time was taken from a run, but for a factor "
+      "fitted to its first requests where the source says so.");
+  if (g.uncounted_first > 0)
+    out.push_back("The first " + std::to_string(g.uncounted_first) +
+                  " requests of each run, which a replay may have been calibrated on, count in no row.");
+  out.push_back("A run was measured once: differences have no spread.");
+  return out;
 }
 
 }  // namespace
@@ -79,6 +95,7 @@ std::vector<SummaryTable> TablesOf(const Evaluation& e) {
 
 std::vector<std::string> MethodOf(const Evaluation& e) {
   const Grid& g = e.grid();
+  if (g.cells.front().measured) return MethodOfMeasured(e);
   std::vector<std::string> out;
   out.push_back(std::to_string(g.cells.size()) + " virtual runs: " + std::to_string(e.combinations()) + " combinations, " +
                 std::to_string(g.seeds) + (g.seeds == 1 ? " seed" : " seeds") +

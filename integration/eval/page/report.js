@@ -6,7 +6,7 @@
   const byId = (id) => document.getElementById(id);
   const dims = data.dimensions;
   const varied = dims.map((_, d) => d).filter((d) => dims[d].values.length > 1);
-  const context = ["topology", "workload", "load", "rate_scale"];
+  const context = ["run", "topology", "workload", "load", "rate_scale"];
   // Told apart without colour too: by shape of points and dashes of lines.
   const colours = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f", "#8c564b"];
   const dashes = [[], [8, 4], [2, 3], [10, 3, 2, 3]];
