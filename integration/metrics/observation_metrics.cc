@@ -53,8 +53,10 @@ void AddHeadroom(const Observation& o, MetricSet& out) {
   out.Gauge("foretoken:slo_headroom", "1 - instances needed / instances there; negative: too few for the targets.", h.headroom);
   out.Gauge("foretoken:instances_needed", "Instances that the targets need, by recent predictions and arrivals; a fraction.",
             h.instances_needed);
-  out.Gauge("foretoken:slo_predicted_missed", "Share of requests that is predicted to miss a target, refused ones included.",
+  out.Gauge("foretoken:slo_predicted_missed",
+            "Share of requests that misses a target, as predicted or as it came, whichever is more; refused ones included.",
             h.missed);
+  out.Gauge("foretoken:slo_hopeless", "Of these: prompts so long that they would miss it on an idle engine.", h.hopeless);
   out.Gauge("foretoken:fleet_load", "Share of the engines' time that requests take beyond the fixed part of steps.", h.load);
   out.Gauge("foretoken:fleet_load_at_target", "The load up to which the targets are planned for.", h.load_at_target);
 }
@@ -131,14 +133,11 @@ void AddMirror(const InstanceSeen& i, MetricSet& out) {
   AddErrorOf(out, i.name, "e2e", m.e2e);
 }
 
-// A gateway's engine that the operator took away is gone from its metrics; that of a cluster is down.
-bool Shown(const Observation& o, const InstanceSeen& i) { return o.facts.host != "gateway" || i.state != InstanceState::kDead; }
-
 template <class Visit>
 size_t ForEachShown(const Observation& o, Visit visit) {
   size_t shown = 0, left_out = 0;
   for (const InstanceSeen& i : o.instances) {
-    if (!Shown(o, i)) continue;
+    if (i.gone) continue;
     if (shown == kEnginesMost) {
       ++left_out;
       continue;

@@ -42,6 +42,7 @@ struct InstanceSeen {
   std::string model;  // the first that it serves; empty: not known
   InstanceState state = InstanceState::kServing;
   bool reachable = true;    // its INSTANCE, as far as is known here
+  bool gone = false;        // it has left for good: it is not shown, and its name stays for what it did
   bool mirrored = false;    // `mirror` is there: its SIMULATOR is in this process
   std::string owner;        // the node that owns its SIMULATOR; empty: this process
   uint64_t term = 0;        // of that ownership; 0: there is none
@@ -69,6 +70,7 @@ enum class SyncEventKind : uint8_t {
   kDisagreement,  // steps after which the mirror was off by a running request or more, on their mean
   kLiveness,      // `detail` says what it is now
   kDemotion,      // a simpler predictor answers
+  kRescaled,      // a gateway's mirror found the engine's speed to be of another kind
   kState,         // membership; `detail` says what it is now
 };
 std::string_view SyncEventName(SyncEventKind kind);
@@ -91,6 +93,7 @@ struct WindowFigures {
   double output_tokens_per_second = 0;
   double slo_attainment = 0;  // share of those that ended in the window; 0 when none did
   uint64_t with_slo = 0;
+  uint64_t finished = 0, output_tokens = 0;
   Spread ttft, e2e, tpot, decision, ttft_error, e2e_error;
   PredictedSums predicted;
   double ttft_bias = 0, e2e_bias = 0;            // mean of predicted / actual - 1

@@ -18,6 +18,8 @@ WindowFigures FiguresOf(const WindowSketches& w, Duration window) {
   f.finished_per_second = Rate(w.finished, window);
   f.output_tokens_per_second = Rate(w.output_tokens, window);
   f.with_slo = w.with_slo;
+  f.finished = w.finished;
+  f.output_tokens = w.output_tokens;
   f.predicted = w.predicted;
   f.slo_attainment = Share(static_cast<double>(w.met_slo), w.with_slo);
   f.ttft = SpreadOf(w.ttft);
@@ -33,7 +35,10 @@ WindowFigures FiguresOf(const WindowSketches& w, Duration window) {
   return f;
 }
 
-SloHeadroom HeadroomOf(const Observation& o) {
+}  // namespace
+
+FleetLoad ObservationBuilder::Load() const {
+  const Observation& o = now_;
   FleetLoad load;
   load.slo = o.facts.slo;
   load.arrivals_per_second = o.window.arrivals_per_second;
@@ -41,21 +46,25 @@ SloHeadroom HeadroomOf(const Observation& o) {
   const PredictedSums& p = o.window.predicted;
   load.decisions = p.decisions;
   load.mean_violation = Share(p.violation, p.decisions);
-  load.mean_e2e_s = Share(p.e2e_s, p.decisions);
-  load.mean_tpot_s = Share(p.tpot_s, p.with_tpot);
+  load.mean_prompt_tokens = Share(p.prompt_tokens, p.decisions);
+  load.mean_computed = Share(p.computed, p.decisions);
+  load.mean_computed_squared = Share(p.computed_squared, p.decisions);
+  for (size_t i = 0; i < kPromptBuckets; ++i) load.computed[i] = Share(p.prompts[i], p.decisions);
+  load.finished = o.window.finished;
+  if (o.window.with_slo > 0) load.missed = 1 - o.window.slo_attainment;
+  load.mean_output_tokens = Share(static_cast<double>(o.window.output_tokens), o.window.finished);
   for (const InstanceSeen& i : o.instances) {
     if (i.state != InstanceState::kServing || !i.reachable) continue;
     ++load.instances;
-    if (!i.mirrored) continue;
-    ++load.mirrored;
-    load.held += i.mirror.running + i.mirror.waiting;
-    load.step_alone_s += i.mirror.step_alone.seconds();
+    const Known& known = instances_[static_cast<size_t>(&i - o.instances.data())];
+    if (i.mirrored) {
+      load.engines.push_back({i.mirror.cost, i.mirror.kv_tokens});
+    } else if (known.engine) {
+      load.engines.push_back(*known.engine);
+    }
   }
-  if (load.mirrored > 0) load.step_alone_s /= load.mirrored;
-  return HeadroomOf(load);
+  return load;
 }
-
-}  // namespace
 
 std::string_view SyncEventName(SyncEventKind kind) {
   switch (kind) {
@@ -67,6 +76,7 @@ std::string_view SyncEventName(SyncEventKind kind) {
     case SyncEventKind::kDisagreement: return "disagreement";
     case SyncEventKind::kLiveness: return "liveness";
     case SyncEventKind::kDemotion: return "demotion";
+    case SyncEventKind::kRescaled: return "rescaled";
     case SyncEventKind::kState: return "state";
   }
   return "";
@@ -84,8 +94,10 @@ std::string_view InstanceStateName(InstanceState state) {
   return "";
 }
 
-void ObservationBuilder::AddInstance(std::string name, std::string kind, std::string model) {
+void ObservationBuilder::AddInstance(std::string name, std::string kind, std::string model,
+                                     std::optional<FleetLoad::Engine> engine) {
   Known known;
+  known.engine = engine;
   known.seen.name = std::move(name);
   known.seen.kind = std::move(kind);
   known.seen.model = std::move(model);
@@ -166,8 +178,15 @@ void ObservationBuilder::Note(InstanceId instance, SyncEventKind kind, uint64_t 
 void ObservationBuilder::Compare(Known& known) {
   const InstanceId id(static_cast<uint32_t>(&known - instances_.data()));
   const InstanceSeen& seen = known.seen;
-  if (seen.state != known.state_before) Note(id, SyncEventKind::kState, 1, std::string(InstanceStateName(seen.state)));
+  if (seen.state != known.state_before)
+    Note(id, SyncEventKind::kState, 1, seen.gone ? "gone" : std::string(InstanceStateName(seen.state)));
   known.state_before = seen.state;
+  if (seen.reachable != known.reachable_before && !seen.gone)
+    Note(id, SyncEventKind::kLiveness, 1, seen.reachable ? "back" : "out");
+  known.reachable_before = seen.reachable;
+  const Known::Inferred then = std::exchange(known.then, known.now);
+  if (then.starts > 0 && known.now.starts > then.starts) Note(id, SyncEventKind::kEpoch, known.now.starts - then.starts);
+  if (known.now.rescaled > then.rescaled) Note(id, SyncEventKind::kRescaled, known.now.rescaled - then.rescaled);
   if (!seen.mirrored) return known.before.reset();
   const MirrorView& now = seen.mirror;
   const std::optional<MirrorView> before = std::exchange(known.before, now);
@@ -217,7 +236,7 @@ std::shared_ptr<const Observation> ObservationBuilder::End(Instant now, int64_t 
     Drift(k);
     now_.instances.push_back(k.seen);
   }
-  now_.headroom = HeadroomOf(now_);
+  if (now_.schedulers > 0) now_.headroom = headroom_.Look(Load(), now);  // who decides nothing knows of no load
   std::stable_sort(now_.decisions.begin(), now_.decisions.end(),
                    [](const DecisionSeen& a, const DecisionSeen& b) { return a.decided > b.decided; });
   if (now_.decisions.size() > options_.decisions) now_.decisions.resize(options_.decisions);

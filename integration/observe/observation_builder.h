@@ -28,7 +28,8 @@ class ObservationBuilder {
   explicit ObservationBuilder(Options options) : options_(std::move(options)) {}
 
   // Instances in order of their ids; any time before End. An instance is never taken away, its state says that it is gone.
-  void AddInstance(std::string name, std::string kind, std::string model = {});
+  // `engine`: as it is configured, for as long as its mirror is elsewhere.
+  void AddInstance(std::string name, std::string kind, std::string model = {}, std::optional<FleetLoad::Engine> engine = {});
   void SetModel(InstanceId instance, std::string model) { instances_[instance.value()].seen.model = std::move(model); }
   size_t instances() const { return instances_.size(); }
   void SetPolicy(std::string policy) { options_.facts.policy = std::move(policy); }
@@ -41,6 +42,12 @@ class ObservationBuilder {
   void Add(MirrorView mirror);
   // What membership says; else an instance is serving and reachable.
   void SetPlace(InstanceId instance, InstanceState state, bool reachable, std::string owner, uint64_t term);
+  // It has left, and nothing of it is under way.
+  void SetGone(InstanceId instance) { instances_[instance.value()].seen.gone = true; }
+  // Of an engine that reports nothing: how often it was seen to start, and its mirror to be rebuilt for another speed.
+  void SetInferred(InstanceId instance, uint64_t starts, uint64_t rescaled) {
+    instances_[instance.value()].now = {starts, rescaled};
+  }
   void SetFaults(InstanceId instance, Duration delay, double reorder, double drop, bool down);
   void Missing() { ++now_.incomplete; }
   // `unix_ms`: the wall clock, for people.
@@ -49,7 +56,13 @@ class ObservationBuilder {
  private:
   struct Known {
     InstanceSeen seen;
+    std::optional<FleetLoad::Engine> engine;
     std::optional<MirrorView> before;
+    struct Inferred {
+      uint64_t starts = 0, rescaled = 0;
+    };
+    Inferred now, then;
+    bool reachable_before = true;
     InstanceState state_before = InstanceState::kServing;
     std::deque<std::pair<Instant, DriftCounters>> drift;  // oldest first; spans drift_over
   };
@@ -57,6 +70,7 @@ class ObservationBuilder {
   void Note(InstanceId instance, SyncEventKind kind, uint64_t count, std::string detail = {});
   void Compare(Known& known);
   void Drift(Known& known);
+  FleetLoad Load() const;
 
   Options options_;
   std::vector<Known> instances_;
@@ -67,6 +81,7 @@ class ObservationBuilder {
   Observation now_;
   Duration window_;
   std::unique_ptr<WindowSketches> sketches_;
+  Headroom headroom_;
 };
 
 std::string_view InstanceStateName(InstanceState state);

@@ -41,11 +41,8 @@ json::object Describe(const WindowFigures& w) {
 // Null: too little was predicted to say anything.
 json::value Describe(const SloHeadroom& h) {
   if (!h.known) return nullptr;
-  return json::object{{"load", h.load},
-                      {"load_at_target", h.load_at_target},
-                      {"missed", h.missed},
-                      {"instances_needed", h.instances_needed},
-                      {"headroom", h.headroom}};
+  return json::object{{"load", h.load},         {"load_at_target", h.load_at_target},     {"missed", h.missed},
+                      {"hopeless", h.hopeless}, {"instances_needed", h.instances_needed}, {"headroom", h.headroom}};
 }
 
 json::object Describe(const RequestTotals& t) {
@@ -203,7 +200,8 @@ json::object Describe(const DecisionSeen& d, const Observation& o, size_t candid
 
 json::object JsonOf(const Observation& o, size_t candidates_most) {
   json::array instances, decisions, events;
-  for (const InstanceSeen& i : o.instances) instances.push_back(Describe(i));
+  for (const InstanceSeen& i : o.instances)
+    if (!i.gone) instances.push_back(Describe(i));
   for (const DecisionSeen& d : o.decisions) decisions.push_back(Describe(d, o, candidates_most));
   for (const SyncEvent& e : o.events) {
     json::object event{{"number", e.number},

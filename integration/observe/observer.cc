@@ -29,7 +29,8 @@ class ObserverShell {
  public:
   ObserverShell(caf::event_based_actor* self, const HostClock& clock, ObserverOptions options)
       : self_(self), clock_(clock), o_(std::move(options)), builder_({o_.facts}) {
-    for (ObserveInstanceCall& i : o_.instances) builder_.AddInstance(std::move(i.name), std::move(i.kind), std::move(i.model));
+    for (ObserveInstanceCall& i : o_.instances)
+      builder_.AddInstance(std::move(i.name), std::move(i.kind), std::move(i.model), i.engine);
   }
 
   void Look() {
@@ -41,7 +42,7 @@ class ObserverShell {
     if (waiting_ == 0) Done();
   }
   void On(const PolicyCall& call) { builder_.SetPolicy(call.policy); }
-  void On(const ObserveInstanceCall& call) { builder_.AddInstance(call.name, call.kind, call.model); }
+  void On(const ObserveInstanceCall& call) { builder_.AddInstance(call.name, call.kind, call.model, call.engine); }
 
  private:
   template <class Report, class Query>

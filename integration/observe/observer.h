@@ -6,6 +6,7 @@
 #include <caf/allowed_unsafe_message_type.hpp>
 #include <caf/fwd.hpp>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -20,7 +21,8 @@ namespace foretoken {
 struct ObserveInstanceCall {
   std::string name;
   std::string kind;
-  std::string model;  // the first that it serves
+  std::string model;                             // the first that it serves
+  std::optional<FleetLoad::Engine> engine = {};  // as it is configured
 };
 
 struct ObserverOptions {

@@ -21,6 +21,7 @@
 #include "integration/serve/endless_load.h"
 #include "runtime/base/prng.h"
 #include "runtime/eval/engine_request.h"
+#include "runtime/perf/step_cost.h"
 #include "runtime/workload/azure_profiles.h"
 
 namespace foretoken {
@@ -119,9 +120,12 @@ class NodeRun {
     const WatchOptions& w = *options_.live.watch;
     ObserverOptions o;
     o.facts = w.facts;
-    for (size_t k = 0; k < run_.instances.size(); ++k)
-      o.instances.push_back(
-          {run_.instances[k].name, k < w.kinds.size() ? w.kinds[k] : "", k < w.models.size() ? w.models[k] : ""});
+    for (size_t k = 0; k < run_.instances.size(); ++k) {
+      const InstanceProfile& known = run_.instances[k].profile;
+      const double kv_tokens = static_cast<double>(known.limits.num_gpu_blocks) * known.limits.block_size;
+      o.instances.push_back({run_.instances[k].name, k < w.kinds.size() ? w.kinds[k] : "",
+                             k < w.models.size() ? w.models[k] : "", FleetLoad::Engine{CostOf(known.step_time), kv_tokens}});
+    }
     o.schedulers = schedulers_;
     o.simulators = {node_};
     o.node = node_;

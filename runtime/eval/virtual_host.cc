@@ -100,6 +100,8 @@ class VirtualHost final : private SchedulerEffects, private InstanceEffects, pri
   size_t deciding() const { return static_cast<size_t>(deciding_ - schedulers_.data()); }
   void Sample();
   void RestartsUntil(Instant until);
+  void ScaleUntil(Instant until);
+  void Serve(int32_t instances);
   void Drain();
   void ApplyOutcomes();
   void Apply(const Outcome& outcome);
@@ -142,6 +144,7 @@ class VirtualHost final : private SchedulerEffects, private InstanceEffects, pri
   std::unique_ptr<ControlLinks> control_;  // null: SIMULATORs answer at once
   std::vector<RestartEvent> restarts_;
   size_t next_restart_ = 0;
+  Instant next_scaling_;
   std::vector<Outcome> outcomes_;
   std::optional<ClosedLoopUsers> users_;  // closed loop
   Instant now_;
@@ -242,6 +245,8 @@ Status VirtualHost::Build() {
 
 RunResult VirtualHost::Run() {
   constexpr size_t kProgressEvery = 256;
+  if (options_.scaling) Serve(options_.scaling->at_first);
+  if (!trace_.requests.empty()) next_scaling_ = trace_.requests.front().meta.arrival;
   const size_t n = trace_.requests.size();
   result_.requests.resize(n);
   if (trace_.closed_loop) {
@@ -264,6 +269,7 @@ void VirtualHost::Arrive(size_t k) {
   result_.requests[k].arrival = r.meta.arrival;
   now_ = r.meta.arrival;
   RestartsUntil(now_);
+  if (options_.scaling) ScaleUntil(r.meta.arrival);
   now_ = r.meta.arrival;
   if (advance_all_) AdvanceAll(now_);
   now_ = r.meta.arrival;
@@ -298,6 +304,21 @@ void VirtualHost::RestartsUntil(Instant until) {
     instances_[e.instance]->OnRestart(e.at, e.downtime, *this);
     ApplyOutcomes();
   }
+}
+
+void VirtualHost::ScaleUntil(Instant until) {
+  for (; next_scaling_ <= until; next_scaling_ += options_.scaling->every) {
+    AdvanceAll(next_scaling_);
+    std::vector<const SimulatorCore*> mirrors;
+    for (const auto& s : simulators_) mirrors.push_back(s.get());
+    Serve(options_.scaling->decide(next_scaling_, mirrors));
+  }
+}
+
+void VirtualHost::Serve(int32_t instances) {
+  for (uint32_t k = 0; k < instances_.size(); ++k)
+    for (const auto& s : schedulers_)
+      s->SetState(InstanceId(k), static_cast<int32_t>(k) < instances ? InstanceState::kServing : InstanceState::kCordoned);
 }
 
 // Runs on until every request has ended and what is still on its way has arrived.
@@ -450,6 +471,7 @@ void VirtualHost::Apply(const Outcome& o) {
   if (o.kind == Outcome::kFirstToken) {
     if (r.first_token == Instant::Max()) r.first_token = o.at;
     SchedulerOf(o.request).OnFirstToken(o.request, o.at);
+    if (observer_ != nullptr) observer_->OnFirstToken(o.request, o.at);
     return;
   }
   if (o.kind == Outcome::kFailed) {
@@ -466,6 +488,7 @@ void VirtualHost::Apply(const Outcome& o) {
   r.finish = o.at;
   r.output_tokens = static_cast<int32_t>(o.output);
   SchedulerOf(o.request).OnFinished(o.request, TokenCount(o.output), o.at);
+  if (observer_ != nullptr) observer_->OnFinished(o.request, TokenCount(o.output), o.at);
   if (users_) users_->OnEnded(IndexOf(o.request), o.at);
 }
 

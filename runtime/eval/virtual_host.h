@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -33,6 +34,14 @@ struct PredictionFault {
   double bias = 0;
 };
 
+// Membership as an autoscaler changes it.
+struct Scaling {
+  Duration every;        // of virtual time
+  int32_t at_first = 0;  // so many of the instances take requests at the begin
+  // How many take requests from now on, the first so many; the others end what they have. Given the mirrors of all, by instance.
+  std::function<int32_t(Instant now, const std::vector<const SimulatorCore*>& mirrors)> decide;
+};
+
 struct RunOptions {
   struct Instance {
     std::string name;
@@ -58,6 +67,7 @@ struct RunOptions {
   // At every arrival, look at all instances and their mirrors: RunResult::samples.
   bool sample_mirrors = false;
   PredictionFault injected;
+  std::optional<Scaling> scaling;  // absent: all take requests
   // Composition: which predictor and which estimator. Called once per instance, and once per SCHEDULER for the estimator.
   std::function<Result<std::unique_ptr<Predictor>>(const InstanceProfile&, const LengthEstimator*)> make_predictor;
   std::function<Result<std::unique_ptr<LengthEstimator>>(uint64_t seed)> make_lengths;
@@ -126,6 +136,8 @@ class RunObserver {
   virtual void OnDecision(const DecisionRecord& record) = 0;
   // Every so many arrivals.
   virtual void OnProgress(size_t arrived, size_t total) = 0;
+  virtual void OnFirstToken(RequestId, Instant) {}
+  virtual void OnFinished(RequestId, TokenCount /*output*/, Instant) {}
 };
 
 // The trace's requests are numbered 1, 2, ... in order. `observer` may be null. Error: what in the options cannot be run.

@@ -3,11 +3,6 @@
 #include <algorithm>
 
 namespace foretoken {
-namespace {
-
-constexpr int64_t kContextAlone = 1024;  // tokens: a usual context; its share of such a step is small
-
-}  // namespace
 
 MirrorView ViewOf(const SimulatorCore& core, Instant now) {
   MirrorView v;
@@ -35,7 +30,8 @@ MirrorView ViewOf(const SimulatorCore& core, Instant now) {
   v.drift = core.drift();
   v.sync = core.sync_counters();
   v.counters = core.counters();
-  v.step_alone = p.step_time().At({.decode_seqs = 1, .decode_kv_tokens = kContextAlone});
+  v.cost = CostOf(p.step_time());
+  v.kv_tokens = static_cast<double>(core.total_blocks() * core.block_tokens());
   return v;
 }
 

@@ -7,6 +7,7 @@
 #include "runtime/base/ids.h"
 #include "runtime/base/units.h"
 #include "runtime/model/prediction.h"
+#include "runtime/perf/step_cost.h"
 #include "runtime/predict/ledger.h"
 #include "runtime/predict/simulator_core.h"
 #include "runtime/sync/sequencer.h"
@@ -34,7 +35,8 @@ struct MirrorView {
   DriftCounters drift;
   SequencerCounters sync;
   SimulatorCounters counters;
-  Duration step_alone;  // of a step with one request that decodes, as its step time is known now
+  StepCost cost;         // as its step time is known now
+  double kv_tokens = 0;  // that its KV cache holds; 0: not known
 };
 
 // O(window of the ledger).

@@ -1,6 +1,7 @@
 #include "runtime/observe/request_journal.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <utility>
 
@@ -139,12 +140,14 @@ void RequestJournal::OnDecided(const DecisionRecord& r) {
     open->ttft_p90 = static_cast<float>(r.prediction.ttft_p90.seconds());
     open->e2e = static_cast<float>(r.prediction.e2e.seconds());
     open->e2e_p90 = static_cast<float>(r.prediction.e2e_p90.seconds());
-    PredictedSums one{1, r.prediction.slo_violation, r.prediction.e2e.seconds(), 0, 0};
-    if (r.prediction.tpot) {
-      one.with_tpot = 1;
-      one.tpot_s = r.prediction.tpot->seconds();
-    }
-    SecondOf(r.at).predicted.Add(one);
+    PredictedSums& sums = SecondOf(r.at).predicted;
+    const int64_t computed = std::max<int64_t>(0, open->prompt_tokens - r.prediction.cached_tokens.value());
+    ++sums.decisions;
+    sums.violation += r.prediction.slo_violation;
+    sums.prompt_tokens += open->prompt_tokens;
+    sums.computed += static_cast<double>(computed);
+    sums.computed_squared += static_cast<double>(computed) * static_cast<double>(computed);
+    ++sums.prompts[std::min<size_t>(static_cast<size_t>(std::bit_width(static_cast<uint64_t>(computed))), kPromptBuckets - 1)];
   }
   auto* chosen = chosen_.Find(r.request.value());
   if (chosen == nullptr) return;

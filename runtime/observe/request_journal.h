@@ -5,6 +5,7 @@
 // `details_per_second` decisions are kept - nobody reads more - and the ring of those is bounded. Nothing of a prompt is kept.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -21,6 +22,7 @@
 #include "runtime/observe/sliding_sketch.h"
 #include "runtime/sched/policy.h"
 #include "runtime/sched/scheduler_core.h"
+#include "runtime/sched/slo_headroom.h"
 
 namespace foretoken {
 
@@ -57,15 +59,16 @@ struct RequestLatencies {
 struct PredictedSums {
   uint64_t decisions = 0;
   double violation = 0;  // P(TTFT or TPOT target missed)
-  double e2e_s = 0;
-  uint64_t with_tpot = 0;
-  double tpot_s = 0;
+  double prompt_tokens = 0;
+  double computed = 0, computed_squared = 0;       // tokens of the prompts that were not cached there
+  std::array<uint32_t, kPromptBuckets> prompts{};  // by those
   void Add(const PredictedSums& o) {
     decisions += o.decisions;
     violation += o.violation;
-    e2e_s += o.e2e_s;
-    with_tpot += o.with_tpot;
-    tpot_s += o.tpot_s;
+    prompt_tokens += o.prompt_tokens;
+    computed += o.computed;
+    computed_squared += o.computed_squared;
+    for (size_t i = 0; i < kPromptBuckets; ++i) prompts[i] += o.prompts[i];
   }
 };
 

@@ -145,18 +145,33 @@ void SimulatorCore::ApplyStep(const BatchTrace& trace) {
         length_class_.Erase(f.request.value());
       }
     }
+    CompareWithStepBefore(trace);
     predictor_->OnStep(trace);
     ForgetAborted();
+    told_ = Told{trace.step, trace.end(), predictor_->running() - trace.running,
+                 predictor_->waiting() - static_cast<int32_t>(unconfirmed_.size()) - trace.waiting};
   } else {
     predictor_->OnAggregate({trace.end(), trace.waiting, trace.running, trace.free_blocks, trace.total_blocks}, &trace);
   }
   ++drift_.steps;
-  drift_.running_abs += std::abs(predictor_->running() - trace.running);
-  drift_.waiting_abs += std::abs(predictor_->waiting() - static_cast<int32_t>(unconfirmed_.size()) - trace.waiting);
   Progress(trace.end());
 }
 
+// An engine that composes a batch while the one before it runs has admitted that batch's requests by the time that it tells what it
+// holds, while the mirror learns of them with that batch. So a step is compared once the next one says what was admitted by then.
+void SimulatorCore::CompareWithStepBefore(const BatchTrace& next) {
+  if (!told_) return;
+  const bool composed = next.scheduled < told_->end;
+  const int32_t moved = composed ? static_cast<int32_t>(next.admitted.size()) - static_cast<int32_t>(next.preempted.size()) : 0;
+  if (next.step == told_->step + 1) {
+    drift_.running_abs += std::abs(told_->running + moved);
+    drift_.waiting_abs += std::abs(told_->waiting - moved);
+  }
+  told_.reset();
+}
+
 void SimulatorCore::ApplySnapshot(const Snapshot& snapshot) {
+  told_.reset();
   free_blocks_ = snapshot.free_blocks;
   total_blocks_ = snapshot.total_blocks;
   for (const auto* list : {&snapshot.running, &snapshot.waiting})
@@ -208,6 +223,7 @@ void SimulatorCore::ForgetEnded(const Snapshot& snapshot) {
 }
 
 void SimulatorCore::EpochChanged() {
+  told_.reset();
   // What the old engine had confirmed died with it. What is unconfirmed may have reached the new one: it stays until confirmed,
   // cancelled by its SCHEDULER (which sees the failure first hand), or expired.
   std::vector<Reservation> pending;

@@ -71,7 +71,7 @@ inline void Add(SimulatorCounters& a, const SimulatorCounters& b) {
 // Drift at each applied step: what the mirror believed against what came (protocol.md, "Drift, as a metric").
 struct DriftCounters {
   uint64_t steps = 0;
-  double running_abs = 0;  // sum of |believed - reported| running requests
+  double running_abs = 0;  // sum of |believed - reported| running requests, both of the same moment
   double waiting_abs = 0;
   double step_ape = 0;   // sum of |believed/actual - 1| of the step's duration
   double step_bias = 0;  // sum of (believed/actual - 1)
@@ -134,6 +134,7 @@ class SimulatorCore {
   Instant last_heard() const { return last_heard_; }    // Instant(): never
   int64_t free_blocks() const { return free_blocks_; }  // of the KV cache, as the engine said last
   int64_t total_blocks() const { return total_blocks_; }
+  int32_t block_tokens() const { return options_.profile.limits.block_size; }
   std::optional<PredictorKind> answered_last() const { return answered_last_; }  // who gave the latest prediction
 
  private:
@@ -154,6 +155,7 @@ class SimulatorCore {
 
   void Apply(StreamMessage& message);
   void ApplyStep(const BatchTrace& trace);
+  void CompareWithStepBefore(const BatchTrace& next);
   void ApplySnapshot(const Snapshot& snapshot);
   void ForgetAborted();
   Duration LongestDue() const;
@@ -192,6 +194,12 @@ class SimulatorCore {
   RecentIds early_, gone_;
   SimulatorCounters counters_;
   DriftCounters drift_;
+  struct Told {
+    uint64_t step;
+    Instant end;
+    int32_t running, waiting;  // believed less reported
+  };
+  std::optional<Told> told_;  // by the latest step, and not compared yet
 };
 
 }  // namespace foretoken

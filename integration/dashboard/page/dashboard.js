@@ -69,7 +69,7 @@
     }
   }
   function drawFacts(o) {
-    const s = o.system, facts = [[s.host === "gateway" ? "gateway" : "cluster", s.name], ["policy", s.policy], ["predictor", s.predictor], ["sync", s.sync_level], ["up", o.uptime < 90 ? Math.floor(o.uptime) + " s" : Math.floor(o.uptime / 60) + " min"]];
+    const s = o.system, facts = [[s.host === "gateway" ? "gateway" : "cluster", s.name], ["policy", s.policy], ["predictor", s.predictor], ["sync", s.sync_level], ["nodes", o.nodes ? o.nodes.filter((n) => n.answers).length + " of " + o.nodes.length + o.nodes.filter((n) => !n.answers).map((n) => ", " + n.node + " is silent").join("") : ""], ["up", o.uptime < 90 ? Math.floor(o.uptime) + " s" : Math.floor(o.uptime / 60) + " min"]];
     const list = byId("facts"), shown = facts.filter(([, v]) => v);
     if (list.childElementCount !== shown.length) list.replaceChildren(...shown.map(() => el("li", {})));
     shown.forEach(([k, v], i) => { const li = list.children[i]; if (li.dataset.is !== k + v) { li.dataset.is = k + v; li.replaceChildren(k + " ", el("b", {}, v)); } });
@@ -284,13 +284,14 @@
   }
 
   // ---- Sync events.
-  const lanes = ["gap", "reordered", "duplicate", "resync", "disagreement", "epoch", "liveness", "demotion", "state"];
+  // A gateway's engines send no sync messages: what it infers of them moves.
+  const streamLanes = ["gap", "reordered", "duplicate", "resync", "disagreement", "epoch", "liveness"], inferredLanes = ["rescaled", "epoch", "liveness"];
   let syncKey = "";
   function drawSync(o) {
     const recent = o.events.filter((e) => e.seconds_ago <= kTimeline), total = recent.reduce((n, e) => n + e.count, 0);
     text(byId("s-sync"), recent.length === 0 ? "quiet for two minutes" : count(total) + " in two minutes");
-    const x = (s) => 78 + 232 * (1 - s / kTimeline), used = lanes.slice(0, 7), height = 22 * used.length + 18;
-    const picture = svg("svg", { viewBox: "0 0 320 " + height, role: "img", "aria-label": "Sync events of the last two minutes: " + (recent.length === 0 ? "none" : lanes.map((l) => [l, recent.filter((e) => e.kind === l).reduce((n, e) => n + e.count, 0)]).filter(([, n]) => n > 0).map(([l, n]) => n + " " + l).join(", ")) });
+    const x = (s) => 78 + 232 * (1 - s / kTimeline), used = o.system.host === "gateway" ? inferredLanes : streamLanes, height = 22 * used.length + 18;
+    const picture = svg("svg", { viewBox: "0 0 320 " + height, role: "img", "aria-label": "Sync events of the last two minutes: " + (recent.length === 0 ? "none" : [...used, "demotion", "state"].map((l) => [l, recent.filter((e) => e.kind === l).reduce((n, e) => n + e.count, 0)]).filter(([, n]) => n > 0).map(([l, n]) => n + " " + l).join(", ")) });
     used.forEach((lane, n) => {
       const y = 12 + 22 * n, label = svg("text", { x: 0, y: y + 4 });
       label.textContent = lane;

@@ -68,7 +68,7 @@ TEST(ObservationMetricsTest, AnEngineTakenFromAGatewayIsGoneAndADeadOneOfACluste
   o.instances[0].state = InstanceState::kDead;
   EXPECT_EQ(Count(MetricsOf(o).Text(), "foretoken:engine_up{"), 2u);
   EXPECT_NE(MetricsOf(o).Text().find("foretoken:engine_up{engine=\"h100-0\"} 0\n"), std::string::npos);
-  o.facts.host = "gateway";
+  o.instances[0].gone = true;
   EXPECT_EQ(MetricsOf(o).Text().find("h100-0"), std::string::npos);
 }
 
