@@ -273,15 +273,20 @@ Result<std::vector<DecideBenchRow>> RunDecideBench(const StepTimeModel& model, c
     if (hosting != "actor" && hosting != "shard") return Error{"hosting \"" + hosting + "\": actor or shard"};
   std::vector<DecideBenchRow> rows;
   for (const int32_t candidates : options.candidates) {
-    auto floor = MeasureDirectDecisions(model, options.load, *scripts, candidates, Duration::FromSeconds(options.seconds / 2));
-    if (!floor.ok()) return floor.error();
+    double floor_us = 0;
+    if (options.floor) {
+      auto floor =
+          MeasureDirectDecisions(model, options.load, *scripts, candidates, Duration::FromSeconds(options.seconds / 2));
+      if (!floor.ok()) return floor.error();
+      floor_us = MicrosAt(*floor, 0.5);
+    }
     for (const std::string& hosting : options.hosting) {
       const size_t shard = hosting == "actor" ? 1 : static_cast<size_t>(std::max(options.shard_size, 1));
       for (const int32_t in_flight : options.in_flight) {
         auto row = Row(model, options, *scripts, candidates, in_flight, shard).Run();
         if (!row.ok()) return row.error();
         row->hosting = hosting;
-        row->floor_p50_us = MicrosAt(*floor, 0.5);
+        row->floor_p50_us = floor_us;
         rows.push_back(std::move(row).value());
       }
     }

@@ -27,6 +27,7 @@ struct DecideBenchOptions {
   int32_t workers = 1;
   int32_t predict_max = 0;  // SchedulerCore::Options
   double seconds = 1.5;     // per row
+  bool floor = true;        // measure the same called directly, too
   // A journal is kept and observations are put there, as in a system that is watched; null: neither.
   std::shared_ptr<ObservationBoard> board;
 };
@@ -41,7 +42,7 @@ struct DecideBenchRow {
   double decisions_per_second = 0;
   uint64_t decisions = 0;
   uint64_t unanswered = 0;  // candidates whose prediction did not come in time
-  double floor_p50_us = 0;  // the same called directly (decide_floor.h), measured in the same run
+  double floor_p50_us = 0;  // the same called directly (decide_floor.h), measured in the same run; 0: it was not
   // Medians over the decisions, from the replies' stamps.
   double max_compute_us = 0;  // the longest prediction
   double sum_compute_us = 0;  // all of them

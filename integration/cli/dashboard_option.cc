@@ -16,6 +16,10 @@ WebAnswer Metrics(const std::vector<DashboardSource>& sources, const WebRequest&
   const auto source = std::find_if(sources.begin(), sources.end(), [&](const DashboardSource& s) {
     return request.query.empty() || request.query == "source=" + s.name;
   });
+  if (source != sources.end() && source->remote) {
+    const char* why = "the nodes have their own: scrape each of them\n";
+    return {404, "text/plain; charset=utf-8", std::make_shared<const std::string>(why), false, {}};
+  }
   const auto latest = source == sources.end() ? nullptr : source->board->Latest();
   if (latest == nullptr) {
     const char* why = source == sources.end() ? "no such source: /sources.json lists them\n" : "nothing was observed yet\n";

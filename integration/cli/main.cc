@@ -30,6 +30,7 @@ void AddCommands(CLI::App& app, int& exit_code) {
   AddServeCommand(app, exit_code);
   AddStatusCommand(app, exit_code);
   AddTopCommand(app, exit_code);
+  AddDashboardCommand(app, exit_code);
   AddInstancesCommand(app, exit_code);
   AddSimulateCommand(app, exit_code);
   AddTableCommand(app, exit_code);

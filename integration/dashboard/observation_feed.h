@@ -2,10 +2,12 @@
 // so that a page that is opened now shows more than a moment. Owned by the dashboard's thread.
 #pragma once
 
+#include <array>
 #include <boost/json/object.hpp>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -21,7 +23,13 @@ struct DashboardSource {
   std::string title;                        // for people: "Emulated cluster"
   std::shared_ptr<ObservationBoard> board;  // never null
   std::shared_ptr<FaultControl> faults;     // null: nothing can be broken
+  // Set: what it gives is shown instead of what is on the board, where watchers are still counted. Observations of other processes; the
+  // same pointer as before: nothing is new. Called on the dashboard's thread.
+  std::function<std::shared_ptr<const boost::json::object>()> remote = {};
 };
+
+// ttft p50, p95, e2e p50, p95, arrivals/s, finished/s, output tokens/s, ttft bias, e2e bias, ttft |error| p50, decision p99
+using CoursePoint = std::array<double, 11>;
 
 class ObservationFeed {
  public:
@@ -42,12 +50,13 @@ class ObservationFeed {
  private:
   static constexpr size_t kPointsMost = 300;  // one a second
 
-  void AddPoint(const Observation& o);
+  void AddPoint(int64_t unix_ms, const CoursePoint& point);
 
   DashboardSource source_;
   std::shared_ptr<const Observation> latest_;
+  std::shared_ptr<const boost::json::object> remote_;
   std::shared_ptr<const std::string> text_, frame_;
-  std::deque<std::string> points_;  // JSON arrays: see Opening
+  std::deque<std::string> points_;  // JSON arrays: when (unix_ms), and a CoursePoint
   int64_t last_point_ms_ = 0;
 };
 

@@ -14,6 +14,8 @@
 #include <thread>
 #include <utility>
 
+#include "integration/http/background_thread.h"
+
 namespace foretoken {
 
 namespace asio = boost::asio;
@@ -62,7 +64,10 @@ class WebServer::Impl {
   void Run() {
     Accept();
     ArmTick();
-    thread_ = std::thread([this] { io_.run(); });
+    thread_ = std::thread([this] {
+      BecomeBackground();
+      io_.run();
+    });
   }
   ~Impl() {
     io_.stop();

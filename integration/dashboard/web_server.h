@@ -1,4 +1,4 @@
-// WebServer: HTTP/1.1 for people and scrapers on one thread of its own: small answers, and streams of server-sent events (channels) that
+// WebServer: HTTP/1.1 for people and scrapers on one thread of its own, which gives way to those that serve: small answers, and streams of server-sent events (channels) that
 // pages subscribe to. Boost.Beast reads the requests.
 //
 // Guarantees: a page that stops reading holds back nobody: of a channel it is owed the latest frame only - older ones that it did not take

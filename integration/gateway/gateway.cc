@@ -8,6 +8,7 @@
 
 #include "integration/gateway/exchange.h"
 #include "integration/gateway/gateway_metrics.h"
+#include "integration/http/background_thread.h"
 #include "integration/observe/observation_builder.h"
 #include "runtime/base/prng.h"
 
@@ -181,6 +182,7 @@ bool Gateway::ScrapeMetrics(std::function<void(std::string)> ready) {
   if (scrapes_ >= kMostScrapes) return false;
   ++scrapes_;
   boost::asio::post(scrape_pool_, [this, report = ReportOf(*this), ready = std::move(ready)]() mutable {
+    BecomeBackground();
     boost::asio::post(io_, [this, text = MetricsText(report), ready = std::move(ready)]() mutable {
       --scrapes_;
       ready(std::move(text));
