@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The dashboard's port: ten thousand hostile requests, pages that stop reading, requests from elsewhere, and nothing of a prompt anywhere."""
+"""The dashboard's port and that of /metrics: ten thousand hostile requests at each, pages that stop reading, requests from elsewhere, and nothing of a prompt anywhere."""
 import json
 import os
 import random
@@ -49,10 +49,27 @@ class Served:
         self.process.stderr.close()
 
 
+def hostile(port, rng):
+    """Ten thousand of them, one after the other; returns the connections that are held open, neither read nor closed."""
+    held = []
+    for k in range(10_000):
+        one = socket.create_connection(("127.0.0.1", port), timeout=60)
+        try:
+            one.sendall(garbage(rng))
+        except OSError:
+            pass  # it had seen enough
+        if k % 100 == 0:
+            held.append(one)
+            continue
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+        one.close()
+    return held
+
+
 def garbage(rng):
     """One hostile request's bytes."""
     word = lambda n: bytes(rng.choice(b"abcXYZ/%.?&=\x00\xff\"'{}[]\\ ") for _ in range(n))
-    kind = rng.randrange(11)
+    kind = rng.randrange(12)
     if kind == 0:
         return bytes(rng.randrange(256) for _ in range(rng.randrange(1, 400)))
     if kind == 1:
@@ -74,6 +91,8 @@ def garbage(rng):
         return b"GET / HTTP/1.1\r\nHost: " + rng.choice([b"evil.example", b"127.0.0.1.evil.example", b"", b"[::1", b":" * 50]) + b"\r\n\r\n"
     if kind == 9:
         return b"GET /status.json HTTP/1.1\r\nHost: localhost\r\n" * 3 + b"\r\n\r\n"
+    if kind == 10:
+        return b"GET /metrics" + rng.choice([b"", b"?", b"?source=", b"?source=" + word(200), b"/../metrics", b"%00"]) + b" HTTP/1.1\r\nHost: localhost\r\n" + rng.choice([b"", b"Accept-Encoding: " + b"gzip," * 500 + b"\r\n", b"Range: bytes=0-1\r\n"]) + b"\r\n"
     return b"GET /events HTTP/" + rng.choice([b"9.9", b"1.1", b"0.9"]) + b"\r\nHost: localhost\r\nAccept: " + word(20).replace(b"\n", b"") + b"\r\n\r\n"
 
 
@@ -96,18 +115,7 @@ class ServerTest(unittest.TestCase):
         print(f"seed {SEED}")
         rng = random.Random(SEED)
         refused = self.served.get("/status.json")["watch"]["refused"]
-        held = []
-        for k in range(10_000):
-            one = socket.create_connection(("127.0.0.1", self.served.port), timeout=60)
-            try:
-                one.sendall(garbage(rng))
-            except OSError:
-                pass  # it had seen enough
-            if k % 100 == 0:
-                held.append(one)  # neither read nor closed
-                continue
-            one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
-            one.close()
+        held = hostile(self.served.port, rng)
         self.assert_it_goes_on()
         self.assertGreater(self.served.get("/status.json")["watch"]["refused"], refused)
         for one in held:
@@ -157,11 +165,42 @@ class ServerTest(unittest.TestCase):
         self.assertEqual(self.served.code("/decision.json?number=9-9"), 404)
 
 
+class MetricsPortTest(unittest.TestCase):
+    """The gateway's, which is one thread with its clients' requests."""
+
+    def test_ten_thousand_hostile_requests_change_nothing(self):
+        print(f"seed {SEED}")
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        engine = rig.Engine()
+        self.addCleanup(engine.close)
+        gateway = rig.Process("gateway", "--worker-urls", engine.url, "--port", 0, "--prometheus-port", port)
+        self.addCleanup(gateway.close)
+        rig.wait_until(lambda: rig.ask_chat(gateway.port).status == 200, what="the gateway serves", pause=0.1)
+        scrape = lambda: rig.ask(port, "GET", "/metrics")
+        held = hostile(port, random.Random(SEED))
+        for one in held[20:]:
+            one.close()
+        rig.wait_until(lambda: scrape().status == 200, what="a scrape", pause=0.1)
+        self.assertEqual(rig.ask_chat(gateway.port).status, 200)
+        text = scrape().body.decode()
+        self.assertIn("foretoken:requests_total", text)
+        self.assertNotIn("\xff", text)
+        self.assertTrue(gateway.running())
+        if rig.PLAIN:
+            self.assertLess(gateway.rss_mb(), 400)
+        for one in held[:20]:
+            one.close()
+
+
 class NoPromptTest(unittest.TestCase):
     def test_nothing_of_a_prompt_or_an_answer_is_shown_or_logged(self):
         engine = rig.Engine()
         self.addCleanup(engine.close)
-        gateway = subprocess.Popen([rig.PROGRAM, "gateway", "--worker-urls", engine.url, "--port", "0", "--prometheus-port", "0", "--dashboard", "127.0.0.1:0"],
+        # Every request is slow by these targets, so that examples of them are logged.
+        gateway = subprocess.Popen([rig.PROGRAM, "gateway", "--worker-urls", engine.url, "--port", "0", "--prometheus-port", "0", "--dashboard", "127.0.0.1:0",
+                                    "--log-level", "debug", "--log-format", "json", "--slo-ttft-ms", "0.001"],
                                    stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self.addCleanup(gateway.stdout.close)
         self.addCleanup(gateway.stderr.close)
@@ -176,6 +215,8 @@ class NoPromptTest(unittest.TestCase):
         secret = "xylophone-9731-quartz"
         for _ in range(5):
             self.assertEqual(rig.ask_chat(ports["listening on"], stream=True, text=secret).status, 200)
+        for wrong in (b'{"model": "' + rig.MODEL.encode() + b'", "messages": "' + secret.encode(), json.dumps({"model": secret, "messages": [{"role": "user", "content": secret}]}).encode()):
+            self.assertGreaterEqual(rig.ask(ports["listening on"], "POST", "/v1/chat/completions", wrong).status, 400)
 
         def seen():
             try:
@@ -187,12 +228,21 @@ class NoPromptTest(unittest.TestCase):
 
         rig.wait_until(lambda: json.loads(seen()).get("totals", {}).get("finished") == 5, what="the requests on the dashboard", pause=0.1)
         shown = seen()
-        self.assertEqual(len(json.loads(shown)["decisions"]), 5)
+        number = json.loads(shown)["decisions"][0]["number"]
+        for path in ("/metrics", "/decision.json?number=" + number, "/sources.json"):
+            with urllib.request.urlopen(f"http://127.0.0.1:{ports['dashboard:']}{path}", timeout=60) as answer:
+                shown += answer.read().decode()
+        shown += rig.ask(ports["listening on"], "GET", "/metrics").body.decode()
+        shown += rig.ask(ports["listening on"], "GET", "/workers").body.decode()
+        self.assertEqual(len(json.loads(seen())["decisions"]), 5)
         for word in (secret, "xylophone", "content", "tok "):
             self.assertNotIn(word, shown)
         gateway.send_signal(signal.SIGTERM)
         self.assertEqual(gateway.wait(60), 0)
-        self.assertNotIn(secret, gateway.stderr.read())
+        logged = gateway.stderr.read()
+        self.assertIn('"slow_request"', logged)
+        for word in (secret, "xylophone", "tok "):
+            self.assertNotIn(word, logged)
 
 
 if __name__ == "__main__":
