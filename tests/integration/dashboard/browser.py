@@ -103,12 +103,13 @@ class Browser:
                 raise TimeoutError(f"{what or script}: not within {seconds} s")
             time.sleep(0.05)
 
-    def screenshot(self, path, whole=True):
-        clip = {}
-        if whole:
+    def screenshot(self, path, clip=None, quality=None):
+        """Of the whole page, or of `clip`; PNG, or WebP of that quality."""
+        if clip is None:
             size = self.call("Page.getLayoutMetrics")["cssContentSize"]
-            clip = {"clip": {"x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1}, "captureBeyondViewport": True}
-        data = self.call("Page.captureScreenshot", format="png", **clip)["data"]
+            clip = {"x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1}
+        kind = {"format": "png"} if quality is None else {"format": "webp", "quality": quality}
+        data = self.call("Page.captureScreenshot", clip=clip, captureBeyondViewport=True, **kind)["data"]
         with open(path, "wb") as file:
             file.write(base64.b64decode(data))
 
