@@ -39,10 +39,12 @@ WebAnswer Metrics(const std::vector<DashboardSource>& sources, const WebRequest&
 
 }  // namespace
 
-Result<std::unique_ptr<Dashboard>> StartDashboard(const std::string& given, std::vector<DashboardSource> sources) {
+Result<std::unique_ptr<Dashboard>> StartDashboard(const std::string& given, std::vector<DashboardSource> sources,
+                                                  const std::string& host) {
   Dashboard::Options o;
   o.sources = std::move(sources);
   if (given.empty()) {
+    if (!host.empty()) o.web.host = host;
     o.web.port = kDefaultPort;
     o.web.any_port = true;
   } else {

@@ -17,7 +17,9 @@ inline constexpr const char* kDashboardHelp =
     "is taken)";
 
 // `given`: the option's text; empty: the default. Null: none is wanted. Error: a bad address, or one that is taken.
-Result<std::unique_ptr<Dashboard>> StartDashboard(const std::string& given, std::vector<DashboardSource> sources);
+// `host`: of the default; empty: loopback.
+Result<std::unique_ptr<Dashboard>> StartDashboard(const std::string& given, std::vector<DashboardSource> sources,
+                                                  const std::string& host = {});
 
 // "host": how it runs, as in Observation.
 SystemFacts FactsOf(const Topology& topology, const std::string& host, const std::string& name);

@@ -223,8 +223,8 @@ int Serve(const Arguments& a) {
   if (trace.requests.empty() && (a.openai || topology->gateway)) {
     std::signal(SIGINT, RequestStop);
     std::signal(SIGTERM, RequestStop);
-    return ServeHttp(*topology,
-                     {topology->gateway.has_value(), false, a.openai_port, a.dashboard, a.seconds, [] { return g_stop != 0; }});
+    return ServeHttp(*topology, {topology->gateway.has_value(), false, a.openai_port, a.dashboard, a.log, a.seconds,
+                                 [] { return g_stop != 0; }});
   }
   if (a.openai || topology->gateway)
     a.log->Write(LogLevel::kInfo, "http", "the built-in load goes past HTTP: neither gateway nor OpenAI servers are started");

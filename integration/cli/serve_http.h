@@ -9,12 +9,15 @@
 
 namespace foretoken {
 
+class Log;
+
 struct ServeHttpOptions {
-  bool gateway = false;     // also the gateway, not only the instances
-  bool any_port = false;    // of the gateway, when its own is taken
-  uint16_t first_port = 0;  // of the instances; 0: the kernel chooses
-  std::string dashboard;    // of the gateway: as the option --dashboard
-  double seconds = 0;       // serve so long; 0: until told to stop
+  bool gateway = false;      // also the gateway, not only the instances
+  bool any_port = false;     // of the gateway, when its own is taken
+  uint16_t first_port = 0;   // of the instances; 0: the kernel chooses
+  std::string dashboard;     // of the gateway: as the option --dashboard
+  std::shared_ptr<Log> log;  // never null
+  double seconds = 0;        // serve so long; 0: until told to stop
   std::function<bool()> stop_requested;
 };
 

@@ -28,6 +28,7 @@ struct GatewayConfig {
   std::string host = "127.0.0.1";
   uint16_t port = 30000;         // 0: the kernel's choice
   uint16_t prometheus_port = 0;  // 0: no metrics address of its own; /metrics is then on the main one
+  std::string admin_host;        // where admin_port is; empty: as host
   uint16_t admin_port = 0;       // 0: workers are added and removed on the main address
   std::string policy = "auto";
   std::string shadow;  // a second policy that only predicts and is compared; empty: none

@@ -34,15 +34,16 @@ class GatewayServer::Impl {
 
   Status Listen(GatewayDoor kind, uint16_t port) {
     error_code code;
-    const auto address = asio::ip::make_address(config.host == "localhost" ? "127.0.0.1" : config.host, code);
-    if (code) return Error{"--host " + config.host + ": must be an IP address"};
+    const std::string& host = kind == GatewayDoor::kAdmin && !config.admin_host.empty() ? config.admin_host : config.host;
+    const auto address = asio::ip::make_address(host == "localhost" ? "127.0.0.1" : host, code);
+    if (code) return Error{"--host " + host + ": must be an IP address"};
     const asio::ip::tcp::endpoint at(address, port);
     asio::ip::tcp::acceptor acceptor(io);
     acceptor.open(at.protocol(), code);
     if (!code) acceptor.set_option(asio::socket_base::reuse_address(true), code);
     if (!code) acceptor.bind(at, code);
     if (!code) acceptor.listen(4096, code);
-    if (code) return Error{"cannot listen on " + config.host + ":" + std::to_string(port) + ": " + code.message()};
+    if (code) return Error{"cannot listen on " + host + ":" + std::to_string(port) + ": " + code.message()};
     doors.push_back(std::make_unique<Door>(Door{kind, std::move(acceptor), asio::steady_timer(io)}));
     return {};
   }

@@ -41,7 +41,10 @@ Result<GatewayConfig> ConfigOf(const Topology& topology, const std::vector<std::
   c.dns_every = spec.dns_interval;
   c.host = spec.listen.host;
   c.port = spec.listen.port;
-  if (spec.admin) c.admin_port = spec.admin->port;
+  if (spec.admin) {
+    c.admin_host = spec.admin->host;
+    c.admin_port = spec.admin->port;
+  }
   c.policy = topology.scheduler.policy;
   c.seed = topology.seed;
   c.slo_ttft = topology.slo.ttft;
@@ -90,6 +93,7 @@ Result<std::unique_ptr<HttpFront>> HttpFront::Start(const HttpFrontOptions& opti
   auto config = ConfigOf(topology, front->instances_);
   if (!config.ok()) return config.error();
   config->board = options.board;
+  config->log = options.log;
   front->MakeWorkersOf(topology, *config);
   front->gateway_ = std::make_unique<GatewayServer>(*config);
   Status started = front->gateway_->Start();

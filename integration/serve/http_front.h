@@ -17,6 +17,7 @@ namespace foretoken {
 class EmulatedFleet;
 class ObservationBoard;
 class GatewayServer;
+class Log;
 struct GatewayConfig;
 
 struct HttpFrontOptions {
@@ -26,6 +27,7 @@ struct HttpFrontOptions {
   uint16_t first_port = 0;                  // of the emulated engines; 0: the kernel chooses
   bool any_port = false;                    // of the gateway, when its own is taken
   std::shared_ptr<ObservationBoard> board;  // of the gateway; may be null
+  std::shared_ptr<Log> log;                 // of the gateway; may be null
 };
 
 class HttpFront {
