@@ -75,6 +75,58 @@ TEST_F(ObservationTest, AStateThatChangesIsAnEvent) {
   EXPECT_EQ(seen->instances[0].term, 3u);
 }
 
+TEST_F(ObservationTest, AnEngineThatIsInferredHasEventsToo) {
+  const auto look = [&](double at, bool reachable, uint64_t starts, uint64_t rescaled) {
+    builder_.Begin();
+    builder_.SetPlace(InstanceId(0), InstanceState::kServing, reachable, "", 0);
+    builder_.SetInferred(InstanceId(0), starts, rescaled);
+    return builder_.End(At(at), 0);
+  };
+  EXPECT_TRUE(look(1, true, 1, 0)->events.empty()) << "its first start is none";
+  EXPECT_EQ(look(2, false, 1, 0)->events[0].detail, "out");
+  const auto seen = look(5, true, 2, 3);
+  ASSERT_EQ(seen->events.size(), 4u);
+  EXPECT_EQ(seen->events[2].detail, "back");
+  EXPECT_EQ(seen->events[1].kind, SyncEventKind::kEpoch);
+  EXPECT_EQ(seen->events[0].kind, SyncEventKind::kRescaled);
+  EXPECT_EQ(seen->events[0].count, 3u);
+}
+
+TEST_F(ObservationTest, WhoHasLeftIsNotShownAndItsNameStays) {
+  Look(1, Mirror(0, 0, 0, 0));
+  builder_.Begin();
+  builder_.SetPlace(InstanceId(0), InstanceState::kDead, false, "", 0);
+  builder_.SetGone(InstanceId(0));
+  const auto seen = builder_.End(At(2), 0);
+  ASSERT_EQ(seen->events.size(), 1u);
+  EXPECT_EQ(seen->events[0].detail, "gone");
+  const boost::json::object json = JsonOf(*seen);
+  ASSERT_EQ(json.at("instances").as_array().size(), 1u);
+  EXPECT_EQ(json.at("instances").as_array()[0].at("instance").as_string(), "b");
+  EXPECT_EQ(json.at("events").as_array()[0].at("instance").as_string(), "a");
+}
+
+TEST_F(ObservationTest, AnInstanceWhoseMirrorIsElsewhereCountsByItsConfiguration) {
+  ObservationBuilder builder({});
+  builder.AddInstance("a", "h100", "", FleetLoad::Engine{{0.01, 20e-6, 10e-6, 0}, 0});
+  const auto look = [&](bool scheduler) {
+    JournalView v;
+    v.window = Duration::Seconds(10);
+    v.latest.arrived = v.latest.decided = v.latest.finished = v.latest.with_slo = v.latest.met_slo = 100;
+    v.latest.output_tokens = 10'000;
+    v.latest.predicted.decisions = 100;
+    v.latest.predicted.prompt_tokens = v.latest.predicted.computed = 100'000;
+    v.latest.predicted.computed_squared = 1e8;
+    builder.Begin();
+    builder.Add(v);
+    if (scheduler) builder.Add(SchedulerCounters(), 0, 0);
+    return builder.End(At(1), 0)->headroom;
+  };
+  EXPECT_FALSE(look(false).known) << "who decides nothing knows of no load";
+  EXPECT_TRUE(look(true).known);
+  EXPECT_GT(look(true).load, 0);
+}
+
 TEST_F(ObservationTest, JsonHasWhatIsKnownAndNothingElse) {
   const auto o = Look(1, Mirror(0, 0, 0, 0));
   const boost::json::object json = JsonOf(*o);

@@ -42,12 +42,13 @@ class Scripted final : public Predictor {
     p.ttft = p.e2e = p.e2e_alone = e2e;
     return p;
   }
-  int32_t waiting() const override { return 0; }
-  int32_t running() const override { return 0; }
+  int32_t waiting() const override { return waits; }
+  int32_t running() const override { return runs; }
   size_t memory_bytes() const override { return 0; }
   const StepTimeModel& step_time() const override { return law; }
 
   StepTimeModel law;
+  int32_t waits = 0, runs = 0;
   Duration e2e = Duration::Millis(100);
   std::vector<uint64_t> enqueued, arrived, gone, steps, pending;
   std::vector<Snapshot> snapshots;
@@ -277,6 +278,40 @@ TEST_F(SimulatorCoreTest, DriftOfStepTimesIsThatOfTheLawThePredictorAnswersWith)
   predictor_->law.factor = 2;  // it has learnt
   Send(t, Ms(200));
   EXPECT_DOUBLE_EQ(core_->drift().step_bias, -0.5);
+}
+
+// Step 0 is told with what step 1, composed while it ran, has admitted. The mirror learns of that with step 1.
+TEST_F(SimulatorCoreTest, BeliefIsComparedWithTheReportOfTheSameMoment) {
+  Make();
+  const auto step = [&](uint64_t number, int64_t scheduled_ms, int32_t running, int32_t waiting,
+                        std::vector<uint64_t> admitted) {
+    BatchTrace t;
+    t.step = number;
+    t.scheduled = Ms(scheduled_ms);
+    t.start = Ms(10 * static_cast<int64_t>(number));
+    t.duration = Duration::Millis(10);
+    t.decode_seqs = 1;
+    t.running = running;
+    t.waiting = waiting;
+    for (const uint64_t r : admitted) t.admitted.push_back({RequestId(r), 0, false});
+    Send(t, t.end());
+  };
+  predictor_->runs = 1;
+  predictor_->waits = 1;
+  step(0, 0, 2, 0, {1});
+  predictor_->runs = 2;
+  predictor_->waits = 0;
+  step(1, 5, 2, 0, {2});  // composed at 5 ms, before step 0 ended
+  EXPECT_EQ(core_->drift().running_abs, 0);
+  EXPECT_EQ(core_->drift().waiting_abs, 0);
+  step(2, 25, 2, 0, {3});  // composed after step 1 had ended: that one's report did not know of it
+  EXPECT_EQ(core_->drift().running_abs, 0);
+  predictor_->runs = 5;  // it believes in two that are not there
+  step(3, 35, 3, 0, {});
+  step(4, 45, 3, 0, {});
+  EXPECT_EQ(core_->drift().running_abs, 2);
+  step(9, 95, 3, 0, {});  // what came in between is not known: nothing to compare
+  EXPECT_EQ(core_->drift().running_abs, 2);
 }
 
 TEST_F(SimulatorCoreTest, ANewEpochDiscardsTheMirrorKeepsReservationsAndDropsLateMessages) {
