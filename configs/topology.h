@@ -88,7 +88,7 @@ struct SchedulerSpec {
   int32_t retry_max = 3;        // after an engine's refusal
   int32_t retry_max_crash = 1;  // after a crash or restart under the request
   double shed_above = 0;        // > 0: refuse when the best candidate's P(SLO violation) exceeds it; 0: never
-  int32_t shed_priority = 0;    // only requests with a higher priority number are refused
+  int32_t shed_priority = 0;    // only requests of this priority number or a higher one (less urgent) are refused
 };
 
 struct SyncSpec {

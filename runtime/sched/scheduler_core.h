@@ -127,7 +127,7 @@ class SchedulerCore {
     // predictions. 0: all are asked.
     int32_t predict_max = 0;
     std::string prefilter = "lmetricw";  // the policy that picks those: one that needs no predictions
-    double shed_above = 0;  // > 0: refuse when the best candidate's P(SLO violation) exceeds it and priority > shed_priority
+    double shed_above = 0;  // > 0: refuse when the best candidate's P(SLO violation) exceeds it and priority >= shed_priority
     int32_t shed_priority = 0;
   };
 

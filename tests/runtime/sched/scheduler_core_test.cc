@@ -96,6 +96,42 @@ TEST(SchedulerCoreTest, TheBestOfAllRepliesIsReservedThenDispatched) {
   EXPECT_EQ(f.core->open_rounds(), 0u);
 }
 
+Prediction WithMiss(uint32_t instance, int64_t ms, double slo_violation) {
+  Prediction p = E2e(instance, ms);
+  p.slo_violation = slo_violation;
+  return p;
+}
+
+TEST(SchedulerCoreTest, WhatWouldMissItsTargetsEverywhereIsShedUnlessItIsUrgent) {
+  SchedulerCore::Options o;
+  o.shed_above = 0.5;
+  o.shed_priority = 2;
+  struct Case {
+    int32_t priority;
+    double at_best, elsewhere;  // P(SLO violation)
+    bool shed;
+  };
+  // min_e2e picks instance 1; what counts is whether the one it picks would miss.
+  const Case cases[] = {
+      {2, 0.9, 0.9, true}, {3, 0.51, 0.9, true}, {1, 0.9, 0.9, false}, {0, 1, 1, false}, {5, 0.5, 0.9, false}};
+  for (const Case& c : cases) {
+    SCOPED_TRACE("priority " + std::to_string(c.priority) + ", misses with " + std::to_string(c.at_best));
+    Fixture f("min_e2e", 2, o);
+    RequestMeta r = Request(1);
+    r.priority = c.priority;
+    f.core->OnSchedule(r, f.now, f.fx);
+    f.core->OnPrediction(f.fx.decision, WithMiss(0, 30, c.elsewhere), f.now, f.fx);
+    f.core->OnPrediction(f.fx.decision, WithMiss(1, 10, c.at_best), f.now, f.fx);
+    EXPECT_EQ(f.core->counters().shed, c.shed ? 1u : 0u);
+    EXPECT_EQ(f.fx.orders.size(), c.shed ? 0u : 1u) << "nothing is reserved for a request that is refused";
+    ASSERT_EQ(f.fx.rejected.size(), c.shed ? 1u : 0u);
+    if (c.shed) {
+      EXPECT_EQ(f.fx.rejected[0].second, OutcomeReason::kShed);
+    }
+    EXPECT_EQ(f.core->open_rounds(), c.shed ? 0u : 1u);
+  }
+}
+
 TEST(SchedulerCoreTest, LateReplyAfterDeadlineIsCountedNotUsed) {
   Fixture f("min_e2e");
   const RequestMeta r = Request(1);
