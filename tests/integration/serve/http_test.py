@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import unittest
 
@@ -45,6 +46,19 @@ class ServeHttpTest(unittest.TestCase):
             self.assertEqual(len([e for e in events[:-1] if '"content":"tok ' in e]), 5)
         process.send_signal(signal.SIGTERM)
         self.assertEqual(process.wait(timeout=rig.LIMIT), 0)
+
+    def test_what_is_for_operators_is_at_the_admin_address(self):
+        with socket.socket() as free:
+            free.bind(("127.0.0.2", 0))
+            admin = free.getsockname()[1]
+        process, _, lines = self.serve("--set", "gateway.listen=127.0.0.1:0", "--set", f"gateway.admin=127.0.0.2:{admin}")
+        self.assertEqual(rig.ask(admin, "GET", "/workers", host="127.0.0.2").json()["total"], 2)
+        with self.assertRaises(OSError):
+            socket.create_connection(("127.0.0.1", admin), timeout=rig.LIMIT).close()
+        self.assertFalse([line for line in lines if "dashboard" in line])
+        process.send_signal(signal.SIGTERM)
+        logged = process.stderr.read()  # the page's address is in the log, as in every other way to serve
+        self.assertRegex(logged, r"dashboard at http://127\.0\.0\.2:\d+/")
 
     def test_the_gateway_of_the_topology_stands_in_front(self):
         process, ports, lines = self.serve("--set", "gateway.listen=127.0.0.1:0")
