@@ -187,10 +187,12 @@ void Cluster::Stop() const {
     for (const caf::actor& a : *actors) caf::anon_send_exit(a, caf::exit_reason::user_shutdown);
 }
 
-Result<std::unique_ptr<InstanceCore>> MakeInstanceCore(const RunOptions& run, uint32_t k, bool heartbeats, Epoch first_epoch) {
+Result<std::unique_ptr<InstanceCore>> MakeInstanceCore(const RunOptions& run, uint32_t k, bool heartbeats, Epoch first_epoch,
+                                                       std::optional<InstanceId> as) {
   InstanceCore::Options o;
-  o.instance = InstanceId(k);
+  o.instance = as.value_or(InstanceId(k));
   o.engine = run.instances[k].engine;
+  if (as) o.engine.noise.seed = Mix64(o.engine.noise.seed, as->value());
   o.level = run.level;
   o.poll_interval = run.poll_interval;
   if (heartbeats) o.heartbeat = run.heartbeat;
@@ -202,11 +204,12 @@ Result<std::unique_ptr<InstanceCore>> MakeInstanceCore(const RunOptions& run, ui
   return core;
 }
 
-Result<std::unique_ptr<SimulatorCore>> MakeSimulatorCore(const RunOptions& run, uint32_t k, bool heartbeats) {
+Result<std::unique_ptr<SimulatorCore>> MakeSimulatorCore(const RunOptions& run, uint32_t k, bool heartbeats,
+                                                         std::optional<InstanceId> as) {
   auto lengths = run.make_lengths(run.scheduler.seed);
   if (!lengths.ok()) return lengths.error();
   InstanceProfile profile = run.instances[k].profile;
-  profile.instance = InstanceId(k);
+  profile.instance = as.value_or(InstanceId(k));
   auto predictor = run.make_predictor(profile, lengths->get());
   if (!predictor.ok()) return Error{run.instances[k].name + ": " + predictor.error().message};
   SimulatorCore::Options o{profile,

@@ -48,8 +48,11 @@ struct Cluster {
 };
 
 // The cores of instance k of a run, for hosts that wire actors in another way. `heartbeats`: silence means something.
-Result<std::unique_ptr<InstanceCore>> MakeInstanceCore(const RunOptions& run, uint32_t k, bool heartbeats, Epoch first_epoch);
-Result<std::unique_ptr<SimulatorCore>> MakeSimulatorCore(const RunOptions& run, uint32_t k, bool heartbeats);
+// `as`: the number of one that is like the run's k-th instance and not that; its engine draws noise of its own.
+Result<std::unique_ptr<InstanceCore>> MakeInstanceCore(const RunOptions& run, uint32_t k, bool heartbeats, Epoch first_epoch,
+                                                       std::optional<InstanceId> as = std::nullopt);
+Result<std::unique_ptr<SimulatorCore>> MakeSimulatorCore(const RunOptions& run, uint32_t k, bool heartbeats,
+                                                         std::optional<InstanceId> as = std::nullopt);
 
 // Error: what in the options cannot be run.
 // Other faults from now on, live: links are put in where there were none, and those that are there take the new faults. Times in the plan

@@ -4,12 +4,16 @@
 #include "actors/instance.h"
 
 #include <caf/all.hpp>
+#include <deque>
+#include <optional>
 #include <utility>
 
 #include "runtime/base/id_map.h"
 
 namespace foretoken {
 namespace {
+
+constexpr size_t kEarlyFollows = 256;
 
 class InstanceShell final : private InstanceEffects {
  public:
@@ -28,10 +32,19 @@ class InstanceShell final : private InstanceEffects {
     // Ids are the router's and unique; one that is held already is a repetition, or another SCHEDULER has taken it over before this one
     // has given it up: it is to place it elsewhere.
     const caf::actor from = caf::actor_cast<caf::actor>(scheduler);
+    if (!admits_) {  // decided before its SCHEDULER had heard
+      if (from)
+        self_->send(from, RequestOutcome{id, options_.instance, OutcomeKind::kFailed, OutcomeReason::kShed, {}, clock_.Now()});
+      return;
+    }
     if (!owners_.Insert(id.value(), Owner{call.client, from})) {
       if (from && owners_.Find(id.value())->scheduler != from)
         self_->send(from, RequestOutcome{id, options_.instance, OutcomeKind::kFailed, OutcomeReason::kShed, {}, clock_.Now()});
       return;
+    }
+    if (std::erase(early_follows_, id) > 0) {
+      owners_.Find(id.value())->told = 1;
+      ++followed_;
     }
     Advance();
     core()->OnDispatch(options_.for_engine(*call.request), clock_.Now(), *this);
@@ -46,6 +59,29 @@ class InstanceShell final : private InstanceEffects {
     }
     Arm();
   }
+  void On(const AdmitCall& call) { admits_ = call.admits && !leave_to_; }
+  void On(const LeaveCall&, const caf::strong_actor_ptr& node) {
+    leave_to_ = caf::actor_cast<caf::actor>(node);
+    admits_ = false;
+  }
+  // It was told to leave, and nothing is under way: whoever asked hears of it, and this is no longer needed.
+  bool HasLeft() {
+    if (!leave_to_ || owners_.size() > 0) return false;
+    self_->send(leave_to_, LeftCall{options_.instance});
+    return true;
+  }
+  void On(const FollowCall& call) {
+    Owner* owner = owners_.Find(call.request.value());
+    if (owner == nullptr) {  // the wish may come before the request
+      early_follows_.push_back(call.request);
+      if (early_follows_.size() > kEarlyFollows) early_follows_.pop_front();
+      return;
+    }
+    if (owner->told) return;
+    owner->told = 1;  // the first one is told of anyway
+    ++followed_;
+    TellFollowers();
+  }
   void On(const ResyncRequest&) {
     core()->OnResyncRequest(clock_.Now(), *this);
     Arm();
@@ -58,19 +94,34 @@ class InstanceShell final : private InstanceEffects {
   void On(const Tick& tick) {
     alarm_.Fired(tick);
     Advance();
+    if (followed_ > 0) TellFollowers();
     Arm();
   }
-  InstanceStatus Status() const { return {options_.core->counters()}; }
+  InstanceStatus Status() const { return {options_.core->counters(), owners_.size()}; }
+  InstanceId instance() const { return options_.instance; }
 
  private:
   struct Owner {
     caf::actor client;
     caf::actor scheduler;
+    std::optional<int32_t> told = {};  // tokens that the client knows of; absent: it is not followed
   };
 
   InstanceCore* core() { return options_.core.get(); }
   void Advance() { core()->RunUntil(clock_.Now(), *this); }
   void Arm() { alarm_.Arm(core()->NextEvent()); }
+  void TellFollowers() {
+    const Snapshot now = core()->engine().TakeSnapshot(false);
+    for (const auto* list : {&now.running, &now.waiting})
+      for (const Snapshot::Request& r : *list) {
+        Owner* owner = owners_.Find(r.request.value());
+        if (owner == nullptr || !owner->told || r.generated_tokens <= *owner->told) continue;
+        const TokenEvent more{r.request, options_.instance, *owner->told, r.generated_tokens - *owner->told, clock_.Now()};
+        const caf::actor& to = owner->client ? owner->client : owner->scheduler;  // of one elsewhere: its NODE
+        if (to) self_->send(to, more);
+        owner->told = r.generated_tokens;
+      }
+  }
 
   // InstanceEffects
   void Send(StreamMessage& message, Instant) override {
@@ -99,6 +150,7 @@ class InstanceShell final : private InstanceEffects {
   }
   void End(const Owner& owner, const RequestOutcome& outcome, bool client_too) {
     Tell(owner, outcome, client_too);
+    if (owner.told) --followed_;
     owners_.Erase(outcome.request.value());
   }
 
@@ -108,6 +160,10 @@ class InstanceShell final : private InstanceEffects {
   Alarm alarm_;
   ConnectCall connected_;
   IdMap<Owner> owners_;
+  bool admits_ = true;
+  caf::actor leave_to_;  // null: it stays
+  size_t followed_ = 0;  // of owners_
+  std::deque<RequestId> early_follows_;
 };
 
 struct InstanceState {
@@ -120,17 +176,48 @@ struct Setup {
   InstanceActorOptions options;
 };
 
+// What is left of one that has left: what is still on its way to it goes elsewhere.
+caf::behavior Refuse(caf::event_based_actor* self, const HostClock& clock, InstanceId instance, const InstanceStatus& last) {
+  self->set_default_handler(caf::drop);
+  return {[self, clock, instance](const DispatchCall& call) {
+            if (const auto from = caf::actor_cast<caf::actor>(self->current_sender()))
+              self->send(from, RequestOutcome{
+                                   call.request->id, instance, OutcomeKind::kFailed, OutcomeReason::kShed, {}, clock.Now()});
+          },
+          [last](StatusQuery) { return last; }};
+}
+
 caf::behavior InstanceBehavior(caf::stateful_actor<InstanceState>* self, const std::shared_ptr<Setup>& setup) {
   self->state.shell = std::make_unique<InstanceShell>(self, setup->clock, std::move(setup->options));
   InstanceShell* shell = self->state.shell.get();
+  const auto leave = [self, shell, clock = setup->clock] {
+    if (!shell->HasLeft()) return;
+    self->become(Refuse(self, clock, shell->instance(), shell->Status()));
+    self->state.shell.reset();
+  };
   return {
       [shell](const ConnectCall& call) { shell->On(call); },
       [shell, self](const DispatchCall& call) { shell->On(call, self->current_sender()); },
-      [shell](const Tick& tick) { shell->On(tick); },
-      [shell](const Cancel& cancel) { shell->On(cancel); },
+      [shell, leave](const Tick& tick) {
+        shell->On(tick);
+        leave();
+      },
+      [shell, leave](const Cancel& cancel) {
+        shell->On(cancel);
+        leave();
+      },
+      [shell](const AdmitCall& call) { shell->On(call); },
+      [shell, self, leave](const LeaveCall& call) {
+        shell->On(call, self->current_sender());
+        leave();
+      },
+      [shell](const FollowCall& call) { shell->On(call); },
       [shell](const ResyncRequest& request) { shell->On(request); },
       [shell](const HeartbeatReply& reply) { shell->On(reply); },
-      [shell](const RestartCall& call) { shell->On(call); },
+      [shell, leave](const RestartCall& call) {
+        shell->On(call);
+        leave();
+      },
       [shell](StatusQuery) { return shell->Status(); },
   };
 }

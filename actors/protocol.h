@@ -8,6 +8,7 @@
 #include <caf/allowed_unsafe_message_type.hpp>
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "runtime/base/ids.h"
@@ -48,7 +49,7 @@ struct PredictedReply {
   std::vector<InstanceId> unreachable = {};  // of the targets: no answer can come from these
 };
 // EnqueueReply, from a SIMULATOR host: a guarded reservation was accepted or overtaken.
-// TokenEvent, from an INSTANCE: the first token of a request came out.
+// TokenEvent, from an INSTANCE: the first token of a request came out (later ones are the client's alone).
 // RequestOutcome, from an INSTANCE: kFinished and kCancelled end it; kFailed is decided again elsewhere or rejected.
 // From a client: the request is no longer wanted. Goes on to its INSTANCE and SIMULATOR.
 struct WithdrawCall {
@@ -58,6 +59,18 @@ struct WithdrawCall {
 struct CandidateCall {
   InstanceId instance;
   bool usable = true;
+};
+// From the NODE: an instance has joined the cluster, like `kind` of those that the SCHEDULER began with. No candidate before its CandidateCall.
+struct JoinCall {
+  InstanceId instance;
+  InstanceId kind;
+  std::string name;
+  caf::actor dispatch;  // takes DispatchCalls: the INSTANCE, or the NODE
+  bool fresh = true;    // trusted bit by bit (SlowStart); false: others have known it for long
+};
+// From the NODE: it has left for good. What ran there has ended, or ends as it ends.
+struct LeftCall {
+  InstanceId instance;
 };
 // From the operator: another policy or other weights, checked beforehand.
 struct PolicyCall {
@@ -114,6 +127,17 @@ struct DispatchCall {
   caf::actor client;  // gets TokenEvent and RequestOutcome too
 };
 // Cancel, from a SCHEDULER: the client is gone.
+// From membership: whether it takes new requests; it refuses them otherwise, and they are placed elsewhere.
+struct AdmitCall {
+  bool admits = true;
+};
+// From the NODE: take nothing new, and say LeftCall to it when the last request has ended. Then it holds no engine any more.
+struct LeaveCall {};
+// From a client's NODE: tell the client of every token of this request, not only of the first.
+struct FollowCall {
+  RequestId request;
+  InstanceId instance;
+};
 // ResyncRequest, from a SIMULATOR or the LINK in front of this: send a snapshot.
 // From a SIMULATOR or the LINK in front of this: a heartbeat of `epoch` was heard at `sent`, on the SIMULATOR's clock.
 struct HeartbeatReply {
@@ -159,6 +183,7 @@ struct SimulatorStatus {  // summed over those hosted there
 };
 struct InstanceStatus {
   EmulatedEngine::Counters counters;
+  size_t held = 0;  // requests under way
 };
 
 // ---- Answers to a WatchQuery.
@@ -181,6 +206,11 @@ CAF_ALLOW_UNSAFE_MESSAGE_TYPE(foretoken::TokenEvent)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(foretoken::RequestOutcome)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(foretoken::WithdrawCall)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(foretoken::CandidateCall)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(foretoken::JoinCall)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(foretoken::LeftCall)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(foretoken::AdmitCall)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(foretoken::LeaveCall)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(foretoken::FollowCall)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(foretoken::PolicyCall)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(foretoken::StatusQuery)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(foretoken::StreamCall)

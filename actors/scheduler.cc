@@ -6,6 +6,7 @@
 // Replies that come after the round's deadline, or from a host that was given up, are counted by the core.
 #include "actors/scheduler.h"
 
+#include <algorithm>
 #include <caf/actor_ostream.hpp>
 #include <caf/all.hpp>
 #include <deque>
@@ -103,6 +104,24 @@ class SchedulerShell final : private SchedulerEffects {
   void On(const CandidateCall& call) {
     if (options_.record) options_.record({clock_.Now(), 0, CandidateRecord{call.instance, call.usable}});
     core_->SetState(call.instance, call.usable ? InstanceState::kServing : InstanceState::kDead);
+  }
+  void On(const JoinCall& call) {
+    const Instant now = clock_.Now();
+    if (options_.record) options_.record({now, 0, JoinRecord{call.instance, call.kind, call.name, call.fresh}});
+    SchedulerCore::InstanceInfo info = options_.infos[call.kind.value()];
+    info.facts.name = call.name;
+    info.facts.state = InstanceState::kDead;  // until its CandidateCall
+    core_->AddInstance(call.instance, std::move(info));
+    if (call.fresh) core_->BeginSlowStart(call.instance, now);
+    const size_t size = std::max<size_t>(options_.instances.size(), call.instance.value() + 1);
+    options_.instances.resize(size);
+    options_.instances[call.instance.value()] = call.dispatch;
+    host_of_.resize(size, 0);  // of a cluster of nodes there is one, the NODE
+    if (!options_.simulators.empty()) options_.simulators.front().count = static_cast<uint32_t>(size);
+  }
+  void On(const LeftCall& call) {
+    if (options_.record) options_.record({clock_.Now(), 0, LeftRecord{call.instance}});
+    core_->RemoveInstance(call.instance);
   }
   void On(const PolicyCall& call) {
     const foretoken::Status set = core_->SetPolicy(call.policy, call.weights);
@@ -335,6 +354,8 @@ caf::behavior Scheduler(caf::scheduled_actor* self, const std::shared_ptr<Setup>
       [shell](const RequestOutcome& outcome) { shell->Offer(outcome); },
       [shell](const WithdrawCall& call) { shell->Offer(call); },
       [shell](const CandidateCall& call) { shell->On(call); },
+      [shell](const JoinCall& call) { shell->On(call); },
+      [shell](const LeftCall& call) { shell->On(call); },
       [shell](const PolicyCall& call) { shell->On(call); },
       [shell](const Tick& tick) { shell->On(tick); },
       [shell](StatusQuery) { return shell->Status(); },

@@ -50,6 +50,14 @@ struct Hosting {
   here @2 :Bool;
 }
 
+struct Join {
+  # An instance joined the cluster. Whoever plays this gives it what it gave the instance `kind` of the topology.
+  instance @0 :UInt32;
+  kind @1 :UInt32;
+  name @2 :Text;
+  fresh @3 :Bool;  # it was trusted bit by bit
+}
+
 struct Record {
   # One event of one SCHEDULER, in the order in which it took them, or one decision that it made of them; or (`scheduler` is 2^32 - 1) the same
   # of the SIMULATORs of the process, in order for each instance.
@@ -67,5 +75,7 @@ struct Record {
     policy @8 :NewPolicy;
     hosting @9 :Hosting;
     timer @10 :UInt32;  # of the SIMULATOR of this instance
+    join @11 :Join;
+    left @12 :UInt32;  # this instance, for good
   }
 }

@@ -56,6 +56,14 @@ struct BodyWriter {
     b.setTerm(h.term);
     b.setHere(h.here);
   }
+  void operator()(const JoinRecord& j) {
+    auto b = out.initJoin();
+    b.setInstance(j.instance.value());
+    b.setKind(j.kind.value());
+    b.setName(j.name);
+    b.setFresh(j.fresh);
+  }
+  void operator()(const LeftRecord& l) { out.setLeft(l.instance.value()); }
   void operator()(const TimerRecord& t) { out.setTimer(t.instance.value()); }
   void operator()(const PolicyRecord& p) {
     auto b = out.initPolicy();
@@ -108,6 +116,11 @@ LogRecord ReadRecord(wire::Record::Reader in, const DecodeLimits& limits) {
                                in.getHosting().getHere()};
       return out;
     case wire::Record::TIMER: out.body = TimerRecord{InstanceOf(in.getTimer(), limits)}; return out;
+    case wire::Record::JOIN:
+      out.body = JoinRecord{InstanceOf(in.getJoin().getInstance(), limits), InstanceOf(in.getJoin().getKind(), limits),
+                            in.getJoin().getName().cStr(), in.getJoin().getFresh()};
+      return out;
+    case wire::Record::LEFT: out.body = LeftRecord{InstanceOf(in.getLeft(), limits)}; return out;
     case wire::Record::FULL: return out;
   }
   throw Malformed{"record: a known kind (of a newer release?)"};

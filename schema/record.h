@@ -45,6 +45,18 @@ struct HostingRecord {
   bool here = true;
   bool operator==(const HostingRecord&) const = default;
 };
+// An instance joined, like `kind` of the session's; it left.
+struct JoinRecord {
+  InstanceId instance;
+  InstanceId kind;
+  std::string name;
+  bool fresh = true;
+  bool operator==(const JoinRecord&) const = default;
+};
+struct LeftRecord {
+  InstanceId instance;
+  bool operator==(const LeftRecord&) const = default;
+};
 struct TimerRecord {
   InstanceId instance;
   bool operator==(const TimerRecord&) const = default;
@@ -60,7 +72,7 @@ struct LogRecord {
   Instant at;
   uint32_t scheduler = 0;
   std::variant<SessionRecord, Message, DeadlineRecord, CandidateRecord, RejectionRecord, FullRecord, PolicyRecord,
-               HostingRecord, TimerRecord>
+               HostingRecord, TimerRecord, JoinRecord, LeftRecord>
       body;
   bool operator==(const LogRecord&) const = default;
 };

@@ -59,7 +59,6 @@ Result<NodeOptions> OptionsOf(size_t self, const std::vector<uint16_t>& ports, i
   o.links.log = [](const std::string&) {};
   for (uint32_t node = 1; node < ports.size(); ++node)
     for (int32_t i = 0; i < per_node; ++i) o.places.push_back({NodeId(node), NodeId(node), 1});
-  o.links.limits.instances = static_cast<uint32_t>(o.places.size());
   o.instances.resize(o.places.size());
   o.streams = false;  // the mirrors are loaded from the start
   return o;
@@ -395,7 +394,7 @@ Status ServeClusterBenchNode(const StepTimeModel& model, const ClusterBenchNode&
     streams[k] = std::make_shared<SyncStream>(InstanceId(k), &(*scripts)[k % scripts->size()]);
     o.instances[k] = system.spawn(Engine, std::make_shared<EngineSetup>(EngineSetup{clock, InstanceId(k), streams[k]}));
   }
-  o.make_simulator = [&](InstanceId k) {
+  o.make_simulator = [&](InstanceId k, InstanceId) {
     return MakeLoadedSimulator(k, model, options.load, (*scripts)[k.value() % scripts->size()], *streams[k.value()],
                                clock.Now());
   };

@@ -1,5 +1,6 @@
 // `foretoken instances`: membership of a running system. Through the nodes of a cluster, or through the admin address of a gateway.
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <boost/json.hpp>
 #include <chrono>
 #include <iostream>
@@ -20,7 +21,7 @@ namespace json = boost::json;
 
 struct Arguments {
   std::string verb;
-  std::string topology, gateway, api_key, kind;
+  std::string topology, gateway, api_key, kind, node, simulator;
   std::vector<std::string> set, names;
   double wait = 0;
 };
@@ -127,15 +128,83 @@ int ChangeThroughGateway(const Arguments& a, const GatewayClient& gateway) {
 
 // ---- Through nodes.
 
+// What a node says of the cluster. Error: it does not answer.
+Result<json::object> StatusOf(const RunningNodes& cluster, const NodeSpec& node) {
+  const auto reply = cluster.Ask(node, "status", {});
+  if (!reply.ok()) return reply.error();
+  json::error_code ec;
+  const json::value v = json::parse(reply->text, ec);
+  if (!reply->ok || ec || !v.is_object()) return Error{"node " + node.name + ": " + reply->text.substr(0, 200)};
+  return v.as_object();
+}
+
+// Of the nodes that the topology gives engines to, the one that runs the fewest now. Error: none of them answers.
+Result<const NodeSpec*> LeastNode(const RunningNodes& cluster) {
+  const NodeSpec* least = nullptr;
+  size_t fewest = 0;
+  for (const NodeSpec& node : cluster.nodes()) {
+    if (node.instances.empty()) continue;
+    const auto status = StatusOf(cluster, node);
+    if (!status.ok()) continue;
+    const json::value* engines = status->if_contains("engines");
+    const size_t count = engines == nullptr ? 0 : engines->as_object().size();
+    if (least == nullptr || count < fewest) least = &node, fewest = count;
+  }
+  if (least == nullptr) return Error{"no node that runs engines answers: --node says where the instance is to run"};
+  return least;
+}
+
+// Those of the names that are still there, or have something under way, as any node that answers says.
+bool AllEmpty(const RunningNodes& cluster, const Arguments& a) {
+  for (const NodeSpec& node : cluster.nodes()) {
+    const auto status = StatusOf(cluster, node);
+    if (!status.ok()) continue;
+    const json::value* engines = status->if_contains("engines");
+    for (const std::string& name : a.names) {
+      const auto named = [&name](const json::value& i) { return json::value_to<std::string>(i.at("instance")) == name; };
+      const json::array& there = status->at("instances").as_array();
+      if (a.verb == "remove" && std::any_of(there.begin(), there.end(), named)) return false;
+      const json::value* engine = engines == nullptr ? nullptr : engines->as_object().if_contains(name);
+      if (engine != nullptr && engine->at("under_way").to_number<int64_t>() > 0) return false;
+    }
+  }
+  return true;
+}
+
+int AddThroughNodes(const Arguments& a, const RunningNodes& cluster) {
+  if (a.kind.empty()) return Complain("add: --kind says what it is like: an engine or an instance of the topology");
+  const NodeSpec* node = nullptr;
+  for (const NodeSpec& n : cluster.nodes())
+    if (n.name == a.node) node = &n;
+  if (!a.node.empty() && node == nullptr) return Complain("--node " + a.node + ": not in the topology");
+  if (node == nullptr) {
+    const auto least = LeastNode(cluster);
+    if (!least.ok()) return Complain(least.error().message, kExitFailed);
+    node = *least;
+  }
+  const std::vector<std::string> names = a.names.empty() ? std::vector<std::string>{""} : a.names;
+  for (const std::string& name : names) {
+    const auto reply = cluster.Ask(*node, "add", {a.kind, a.simulator, name});
+    if (!reply.ok()) return Complain(reply.error().message, kExitFailed);
+    if (!reply->ok) return Complain("node " + node->name + ": " + reply->text, kExitFailed);
+    std::cout << reply->text << std::endl;
+  }
+  return kExitOk;
+}
+
 int ChangeThroughNodes(const Arguments& a, const RunningNodes& cluster) {
-  if (a.verb == "add" || a.verb == "remove")
-    return Complain(a.verb +
-                    ": the instances of nodes are those of the topology: change the file and restart the nodes one at a time "
-                    "(cordon, uncordon and drain need no restart); workers of a gateway are changed by --gateway URL");
+  if (a.verb == "add") return AddThroughNodes(a, cluster);
   const auto reply = cluster.AskAny(a.verb, a.names);
   if (!reply.ok()) return Complain(reply.error().message, kExitFailed);
-  if (!reply->ok) return Complain(reply->text);
+  if (!reply->ok) return Complain(reply->text, kExitFailed);
   std::cout << reply->text << "\n";
+  if (a.wait <= 0) return kExitOk;
+  const auto until = std::chrono::steady_clock::now() + std::chrono::duration<double>(a.wait);
+  while (!AllEmpty(cluster, a)) {
+    if (std::chrono::steady_clock::now() >= until)
+      return Complain("requests are still under way there after " + std::to_string(a.wait) + " s", kExitFailed);
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  }
   return kExitOk;
 }
 
@@ -184,12 +253,14 @@ void AddInstancesCommand(CLI::App& app, int& exit_code) {
     v->add_option("--api-key", a->api_key, "Of the gateway, where it asks for one");
     CLI::Option* names = v->add_option("instances", a->names, "Names, or URLs of a gateway's workers");
     if (a->verb == "add") {
-      v->add_option("--kind", a->kind, "An instance of the topology that the new emulated one is to be like");
+      v->add_option("--kind", a->kind, "An engine or instance of the topology that the new emulated one is to be like");
+      v->add_option("--node", a->node, "Of a cluster: the node that runs it; else the one that runs the fewest");
+      v->add_option("--simulator", a->simulator, "Of a cluster: the node of its SIMULATOR; else the same");
     } else {
       names->required();
     }
     if (a->verb == "remove" || a->verb == "drain")
-      v->add_option("--wait", a->wait, "Seconds to wait for what is under way there (gateways)")->check(CLI::PositiveNumber);
+      v->add_option("--wait", a->wait, "Seconds to wait for what is under way there")->check(CLI::PositiveNumber);
     v->footer(std::string("Example: foretoken instances ") + verb.name + " " + verb.example);
     v->callback([a, &exit_code] { exit_code = Change(*a); });
   }

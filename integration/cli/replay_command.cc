@@ -193,7 +193,17 @@ class Timeline final : public ReplayObserver {
                          {"event", c->usable ? "usable" : "not_usable"},
                          {"scheduler", record.scheduler},
                          {"instance_index", c->instance.value()}});
+    } else if (const auto* j = std::get_if<JoinRecord>(&record.body); j != nullptr && record.scheduler != kSimulatorRecords) {
+      AddMembership(record, "joined", j->instance);
+    } else if (const auto* l = std::get_if<LeftRecord>(&record.body); l != nullptr && record.scheduler != kSimulatorRecords) {
+      AddMembership(record, "left", l->instance);
     }
+  }
+  void AddMembership(const LogRecord& record, const char* event, InstanceId instance) {
+    events_.push_back({{"at_s", record.at.seconds()},
+                       {"event", event},
+                       {"scheduler", record.scheduler},
+                       {"instance_index", instance.value()}});
   }
   void OnChosen(const LogRecord& record, DecisionId decision, RequestId, const std::string&,
                 const std::vector<CandidateView>& candidates) override {

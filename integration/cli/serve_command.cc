@@ -130,14 +130,15 @@ std::optional<Reload> NewSettings(const Arguments& a, std::string& what) {
   return Reload{{topology->scheduler.policy, topology->scheduler.weights}, topology->faults};
 }
 
-// Ids of a cluster's requests are unique: the node's place in the topology is in front.
-constexpr int kNodeIdShift = 40;
-
 Result<LiveResult> RunOne(const Arguments& a, const Topology& topology, LiveOptions live, Trace& trace) {
   NodeRunOptions options;
   options.topology = &topology;
   options.node = a.node;
   options.log = [log = a.log](const std::string& line) { log->Write(LogLevel::kInfo, "node", line); };
+  options.fronting = [log = a.log](const std::string& url) {
+    std::cout << "foretoken gateway: listening on " << url << std::endl;
+    log->Write(LogLevel::kInfo, "http", "gateway at " + url, {{"url", url}});
+  };
   uint64_t index = 0;
   while (index < topology.nodes.size() && topology.nodes[index].name != a.node) ++index;
   for (TraceRequest& r : trace.requests) r.meta.id = RequestId((index << kNodeIdShift) + r.meta.id.value());
@@ -207,6 +208,14 @@ Result<RecordingOptions> RecordingOf(const Arguments& a, const Topology& topolog
   return RecordingOptions{a.record, static_cast<uint64_t>(a.record_mb * 1e6), a.record_sync, std::move(session)};
 }
 
+Status MayServe(const Arguments& a, const Topology& topology) {
+  if (a.fault_switch && !a.node.empty()) return Error{"--fault-switch is for links inside one process: leave out --node"};
+  if (a.openai && !a.node.empty()) return Error{"--openai is for one process: leave out --node, or ask the cluster's gateway"};
+  if (topology.predictor.inject_error != 0 || topology.predictor.inject_bias != 0)
+    return Error{"predictor.inject_error and inject_bias are for virtual runs: leave them out of what is served"};
+  return Status();
+}
+
 int Serve(const Arguments& a) {
   auto topology = LoadTopology(a.topology, a.set);
   if (!topology.ok()) return Complain(topology.errors().ToString());
@@ -217,16 +226,15 @@ int Serve(const Arguments& a) {
     if (!parsed.ok()) return Complain(parsed.error().message);
     trace = std::move(parsed).value();
   }
-  if (a.fault_switch && !a.node.empty()) return Complain("--fault-switch is for links inside one process: leave out --node");
-  if (topology->predictor.inject_error != 0 || topology->predictor.inject_bias != 0)
-    return Complain("predictor.inject_error and inject_bias are for virtual runs: leave them out of what is served");
-  if (trace.requests.empty() && (a.openai || topology->gateway)) {
+  const Status may = MayServe(a, *topology);
+  if (!may.ok()) return Complain(may.error().message);
+  if (a.node.empty() && trace.requests.empty() && (a.openai || topology->gateway)) {
     std::signal(SIGINT, RequestStop);
     std::signal(SIGTERM, RequestStop);
     return ServeHttp(*topology, {topology->gateway.has_value(), false, a.openai_port, a.dashboard, a.log, a.seconds,
                                  [] { return g_stop != 0; }});
   }
-  if (a.openai || topology->gateway)
+  if (!trace.requests.empty() && (a.openai || topology->gateway))
     a.log->Write(LogLevel::kInfo, "http", "the built-in load goes past HTTP: neither gateway nor OpenAI servers are started");
   auto run = ComposeRun(*topology, trace);
   if (!run.ok()) return Complain(run.error().message);

@@ -54,7 +54,7 @@ FleetLoad ObservationBuilder::Load() const {
   if (o.window.with_slo > 0) load.missed = 1 - o.window.slo_attainment;
   load.mean_output_tokens = Share(static_cast<double>(o.window.output_tokens), o.window.finished);
   for (const InstanceSeen& i : o.instances) {
-    if (i.state != InstanceState::kServing || !i.reachable) continue;
+    if (i.gone || i.state != InstanceState::kServing || !i.reachable) continue;
     ++load.instances;
     const Known& known = instances_[static_cast<size_t>(&i - o.instances.data())];
     if (i.mirrored) {

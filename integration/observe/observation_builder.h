@@ -48,6 +48,15 @@ class ObservationBuilder {
   void SetInferred(InstanceId instance, uint64_t starts, uint64_t rescaled) {
     instances_[instance.value()].now = {starts, rescaled};
   }
+  // Of one that joined: what it is.
+  void Name(InstanceId instance, std::string name, std::string kind, std::string model,
+            std::optional<FleetLoad::Engine> engine) {
+    Known& known = instances_[instance.value()];
+    known.engine = engine;
+    known.seen.name = std::move(name);
+    known.seen.kind = std::move(kind);
+    known.seen.model = std::move(model);
+  }
   void SetFaults(InstanceId instance, Duration delay, double reorder, double drop, bool down);
   void Missing() { ++now_.incomplete; }
   // `unix_ms`: the wall clock, for people.

@@ -29,8 +29,7 @@ class ObserverShell {
  public:
   ObserverShell(caf::event_based_actor* self, const HostClock& clock, ObserverOptions options)
       : self_(self), clock_(clock), o_(std::move(options)), builder_({o_.facts}) {
-    for (ObserveInstanceCall& i : o_.instances)
-      builder_.AddInstance(std::move(i.name), std::move(i.kind), std::move(i.model), i.engine);
+    for (const ObserveInstanceCall& i : o_.instances) builder_.AddInstance(i.name, i.kind, i.model, i.engine);
   }
 
   void Look() {
@@ -68,10 +67,21 @@ class ObserverShell {
     for (const MirrorView& m : r.mirrors)
       if (m.instance.value() < builder_.instances()) builder_.Add(m);
   }
+  void NameLike(const InstanceStatusHere& i) {
+    const ObserveInstanceCall& like = o_.instances[i.kind.value()];
+    builder_.Name(i.instance, i.name, like.kind, like.model, like.engine);
+  }
   void Take(const NodeStatus& s) {
-    for (const InstanceStatusHere& i : s.instances)
-      if (i.instance.value() < builder_.instances())
-        builder_.SetPlace(i.instance, i.state, i.reachable, o_.node_names[i.owner.value()], i.term);
+    std::vector<bool> there(builder_.instances());
+    for (const InstanceStatusHere& i : s.instances) {
+      while (builder_.instances() <= i.instance.value()) builder_.AddInstance("", "");  // numbers between may be nobody's yet
+      there.resize(builder_.instances());
+      there[i.instance.value()] = true;
+      if (i.kind != i.instance && i.kind.value() < o_.instances.size()) NameLike(i);
+      builder_.SetPlace(i.instance, i.state, i.reachable, o_.node_names[i.owner.value()], i.term);
+    }
+    for (uint32_t k = 0; k < there.size(); ++k)
+      if (!there[k]) builder_.SetGone(InstanceId(k));
   }
   void Answered() {
     if (--waiting_ == 0) Done();

@@ -25,6 +25,7 @@ class Player final : private SchedulerEffects {
 
   Status Make(SchedulerCore::Options options, std::vector<SchedulerCore::InstanceInfo> infos) {
     policy_ = options.policy;
+    infos_ = infos;
     auto core = SchedulerCore::Make(std::move(options), std::move(infos), lengths_.get());
     if (!core.ok()) return core.error();
     core_ = std::move(core).value();
@@ -39,6 +40,10 @@ class Player final : private SchedulerEffects {
       core_->OnDeadline(d->decision, at, *this);
     } else if (const auto* c = std::get_if<CandidateRecord>(&record.body)) {
       core_->SetState(c->instance, c->usable ? InstanceState::kServing : InstanceState::kDead);
+    } else if (const auto* j = std::get_if<JoinRecord>(&record.body)) {
+      Join(*j, at);
+    } else if (const auto* l = std::get_if<LeftRecord>(&record.body)) {
+      core_->RemoveInstance(l->instance);
     } else if (const auto* p = std::get_if<PolicyRecord>(&record.body)) {
       policy_ = p->policy;
       return core_->SetPolicy(p->policy, p->weights).ok();
@@ -72,6 +77,17 @@ class Player final : private SchedulerEffects {
       return false;
     }
     return true;
+  }
+  // As the SCHEDULER does (actors/scheduler.cc).
+  void Join(const JoinRecord& j, Instant at) {
+    if (j.kind.value() >= infos_.size()) return;
+    SchedulerCore::InstanceInfo info = infos_[j.kind.value()];
+    info.facts.name = j.name;
+    info.facts.state = InstanceState::kDead;
+    core_->AddInstance(j.instance, std::move(info));
+    if (j.fresh) core_->BeginSlowStart(j.instance, at);
+    if (names_.size() <= j.instance.value()) names_.resize(j.instance.value() + 1);
+    names_[j.instance.value()] = j.name;
   }
   void TakeOutcome(const RequestOutcome& o, Instant at) {
     if (o.kind == OutcomeKind::kFinished) {
@@ -117,7 +133,8 @@ class Player final : private SchedulerEffects {
   void ArmDeadline(DecisionId, Instant) override {}
 
   std::unique_ptr<LengthEstimator> lengths_;
-  std::vector<std::string> names_;
+  std::vector<std::string> names_;                  // by instance
+  std::vector<SchedulerCore::InstanceInfo> infos_;  // of those that it began with
   ReplayObserver* observer_;
   std::string policy_;
   std::unique_ptr<SchedulerCore> core_;
@@ -131,14 +148,23 @@ class Mirrors final : private SimulatorEffects {
   Mirrors(const RunOptions& run, bool node, ReplayResult& result)
       : run_(run),
         hosted_(run.instances.size(), node && run.level != SyncLevel::kNone,
-                [this](InstanceId i) { return MakeSimulatorCore(run_, i.value(), true); }),
-        made_(run.instances.size()),
-        answered_(run.instances.size()),
+                [this](InstanceId i) {
+                  const auto joined = kinds_.find(i);
+                  return joined == kinds_.end() ? MakeSimulatorCore(run_, i.value(), true)
+                                                : MakeSimulatorCore(run_, joined->second.value(), true, i);
+                }),
         result_(result) {}
 
   Status Play(LogRecord& record) {
     const Instant at = record.at;
+    if (const auto* j = std::get_if<JoinRecord>(&record.body)) {
+      if (j->kind.value() >= run_.instances.size()) return Error{"an instance that joined is like none of the topology"};
+      kinds_.emplace(j->instance, j->kind);
+      return Status();
+    }
     if (const auto* h = std::get_if<HostingRecord>(&record.body)) {
+      if (h->instance.value() >= run_.instances.size() && kinds_.count(h->instance) == 0)
+        return Error{"the SIMULATOR of an instance that never joined"};
       if (!h->here) return hosted_.Disown(h->instance), Status();
       return hosted_.Own(h->instance, h->term);
     }
@@ -157,12 +183,11 @@ class Mirrors final : private SimulatorEffects {
     } else if (const auto* asked = std::get_if<PredictBatch>(&message)) {
       PredictionBatch out;
       hosted_.Predict(asked->instances, QueryOf(asked->question), at, out);
-      for (Prediction& p : out.predictions) made_[p.instance.value()].push_back(std::move(p));
+      for (Prediction& p : out.predictions) made_[p.instance].push_back(std::move(p));
     } else if (const auto* told = std::get_if<PredictionBatch>(&message)) {
       for (const Prediction& p : told->predictions) Compare(p);
     } else if (const auto* e = std::get_if<EnqueueRequest>(&message)) {
-      if (SimulatorCore* core = hosted_.Find(e->instance))
-        answered_[e->instance.value()].push_back(core->OnEnqueue(OrderOf(*e), at));
+      if (SimulatorCore* core = hosted_.Find(e->instance)) answered_[e->instance].push_back(core->OnEnqueue(OrderOf(*e), at));
     } else if (const auto* r = std::get_if<EnqueueReply>(&message)) {
       Compare(*r);
     } else if (const auto* c = std::get_if<Cancel>(&message)) {
@@ -172,14 +197,14 @@ class Mirrors final : private SimulatorEffects {
     }
   }
   void Compare(const Prediction& then) {
-    auto& made = made_[then.instance.value()];
+    auto& made = made_[then.instance];
     Count(!made.empty() && made.front() == then, then.instance,
           made.empty() ? "no prediction now"
                        : "another prediction: E2E " + Seconds(then.e2e) + " then, " + Seconds(made.front().e2e) + " now");
     if (!made.empty()) made.pop_front();
   }
   void Compare(const EnqueueReply& then) {
-    auto& made = answered_[then.instance.value()];
+    auto& made = answered_[then.instance];
     if (!made.empty() && then.accepted) made.front().fresh = then.fresh;  // which means nothing then, and does not travel
     Count(!made.empty() && made.front() == then, then.instance, "another answer to a reservation");
     if (!made.empty()) made.pop_front();
@@ -189,7 +214,7 @@ class Mirrors final : private SimulatorEffects {
     if (same) {
       ++result_.predictions_identical;
     } else if (result_.first_prediction_difference.empty()) {
-      result_.first_prediction_difference = run_.instances[instance.value()].name + ": " + otherwise;
+      result_.first_prediction_difference = "instance " + std::to_string(instance.value()) + ": " + otherwise;
     }
   }
   static std::string Seconds(Duration d) { return std::to_string(d.seconds()) + " s"; }
@@ -197,8 +222,9 @@ class Mirrors final : private SimulatorEffects {
 
   const RunOptions& run_;
   HostedSimulators hosted_;
-  std::vector<std::deque<Prediction>> made_;        // by instance: not compared yet
-  std::vector<std::deque<EnqueueReply>> answered_;  // likewise
+  std::unordered_map<InstanceId, InstanceId> kinds_;                   // of those that joined
+  std::unordered_map<InstanceId, std::deque<Prediction>> made_;        // not compared yet
+  std::unordered_map<InstanceId, std::deque<EnqueueReply>> answered_;  // likewise
   ReplayResult& result_;
 };
 
@@ -220,6 +246,10 @@ class Replay {
       first = std::min(first, record.at);
       result_.span = std::max(result_.span, record.at - first);
       if (observer_ != nullptr) observer_->OnRecord(record);
+      if (const auto* j = std::get_if<JoinRecord>(&record.body)) {
+        if (result_.instances.size() <= j->instance.value()) result_.instances.resize(j->instance.value() + 1, "?");
+        result_.instances[j->instance.value()] = j->name;
+      }
       if (std::holds_alternative<FullRecord>(record.body)) {
         result_.full = true;
       } else if (record.scheduler == kSimulatorRecords) {

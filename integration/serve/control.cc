@@ -35,11 +35,19 @@ json::object Describe(const LinkCounts& c) {
 }
 
 json::object Describe(const NodeCounters& c) {
-  return {{"predict_frames", c.predict_frames},     {"unreachable", c.unreachable},
-          {"refused_by_term", c.refused_by_term},   {"takeovers", c.takeovers},
-          {"handed_over", c.handed_over},           {"reannounced", c.reannounced},
-          {"failed_with_node", c.failed_with_node}, {"cancelled_with_node", c.cancelled_with_node},
-          {"resubmitted", c.resubmitted},           {"stray", c.stray}};
+  return {{"predict_frames", c.predict_frames},
+          {"unreachable", c.unreachable},
+          {"refused_by_term", c.refused_by_term},
+          {"takeovers", c.takeovers},
+          {"handed_over", c.handed_over},
+          {"reannounced", c.reannounced},
+          {"failed_with_node", c.failed_with_node},
+          {"cancelled_with_node", c.cancelled_with_node},
+          {"resubmitted", c.resubmitted},
+          {"joined", c.joined},
+          {"left", c.left},
+          {"not_joined", c.not_joined},
+          {"stray", c.stray}};
 }
 
 json::object Describe(const SchedulerCounters& c) {
@@ -93,28 +101,73 @@ class ControlShell {
   void On(const ControlCall& call) {
     const std::string& verb = call.request.verb;
     if (verb == "status") return Status(call);
+    if (verb == "add") return Add(call);
     for (const auto& [name, state] :
          {std::pair("cordon", InstanceState::kCordoned), std::pair("drain", InstanceState::kDraining),
-          std::pair("uncordon", InstanceState::kServing)})
+          std::pair("uncordon", InstanceState::kServing), std::pair("remove", InstanceState::kDead)})
       if (verb == name) return SetState(call, state);
-    Answer(call, false, "unknown command \"" + verb.substr(0, 40) + "\": status, cordon, uncordon, drain");
+    Answer(call, false, "unknown command \"" + verb.substr(0, 40) + "\": status, add, remove, cordon, uncordon, drain");
   }
 
  private:
   void Answer(const ControlCall& call, bool ok, std::string text) {
     self_->send(o_.node, ControlAnswer{call.from, {call.request.id, ok, std::move(text)}});
   }
+  // Arguments: the kind, the node of its SIMULATOR (empty: this one), its name (empty: one is made up).
+  void Add(const ControlCall& call) {
+    const auto& a = call.request.arguments;
+    if (a.size() != 3) return Answer(call, false, "add: a kind, a node and a name, of which the latter two may be empty");
+    const auto kind = o_.kind_of(a[0]);
+    if (!kind.ok()) return Answer(call, false, kind.error().message);
+    NodeId simulator = o_.self;
+    if (!a[1].empty()) {
+      const auto at = std::find(o_.node_names.begin(), o_.node_names.end(), a[1]);
+      if (at == o_.node_names.end()) return Answer(call, false, "no node \"" + a[1].substr(0, 80) + "\"");
+      simulator = NodeId(static_cast<uint32_t>(at - o_.node_names.begin()));
+    }
+    self_->request(o_.node, kPatience, AddInstanceCall{a[2], *kind, simulator})
+        .then(
+            [this, call](const JoinAnswer& j) {
+              if (!j.refusal.empty()) return Answer(call, false, j.refusal);
+              Answer(call, true,
+                     json::serialize(json::object{{"instance", j.name},
+                                                  {"id", j.instance.value()},
+                                                  {"node", o_.node_names[o_.self.value()]},
+                                                  {"state", StateName(InstanceState::kServing)}}));
+            },
+            [this, call](const caf::error&) { Answer(call, false, "the node does not answer"); });
+  }
+
+  // By names or numbers. All of them, or none.
   void SetState(const ControlCall& call, InstanceState state) {
     if (call.request.arguments.empty()) return Answer(call, false, call.request.verb + ": which instance?");
+    self_->request(o_.node, kPatience, NodeQuery{})
+        .then([this, call, state](const NodeStatus& s) { SetState(call, state, s); },
+              [this, call](const caf::error&) { Answer(call, false, "the node does not answer"); });
+  }
+  void SetState(const ControlCall& call, InstanceState state, const NodeStatus& s) {
     std::vector<InstanceId> chosen;
+    json::array were;
     for (const std::string& name : call.request.arguments) {
-      const auto at = std::find(o_.instance_names.begin(), o_.instance_names.end(), name);
-      if (at == o_.instance_names.end()) return Answer(call, false, "no instance \"" + name.substr(0, 80) + "\"");
-      chosen.push_back(InstanceId(static_cast<uint32_t>(at - o_.instance_names.begin())));
+      const auto named = [&name](const InstanceStatusHere& i) { return i.name == name; };
+      auto at = std::find_if(s.instances.begin(), s.instances.end(), named);
+      if (at == s.instances.end())
+        at = std::find_if(s.instances.begin(), s.instances.end(),
+                          [&name](const InstanceStatusHere& i) { return std::to_string(i.instance.value()) == name; });
+      if (at == s.instances.end()) return Answer(call, false, "no instance \"" + name.substr(0, 80) + "\", or it has left");
+      if (!at->reachable)
+        return Answer(call, false,
+                      name + ": its node " + o_.node_names[at->node.value()] + " is away: try again when it is back");
+      if (at->leaving && state != InstanceState::kDead)
+        return Answer(call, false, name + " is leaving: add another one, `instances add --kind ...`");
+      chosen.push_back(at->instance);
+      were.push_back(json::string(at->leaving ? "leaving" : StateName(at->state)));
     }
     for (const InstanceId i : chosen) self_->send(o_.node, MemberCall{i, state});
+    const std::string now = state == InstanceState::kDead ? "leaving" : StateName(state);
     Answer(call, true,
-           json::serialize(json::object{{"instances", json::value_from(call.request.arguments)}, {"state", StateName(state)}}));
+           json::serialize(json::object{
+               {"instances", json::value_from(call.request.arguments)}, {"state", now}, {"were", std::move(were)}}));
   }
 
   template <class S>
@@ -135,8 +188,13 @@ class ControlShell {
       }
     }
     self_->request(o_.node, kPatience, NodeQuery{})
-        .then([this, into](const NodeStatus& s) { DescribeNode(s, into->out); },
-              [into](const caf::error&) { into->out["incomplete"] = true; });
+        .then(
+            [this, into](const NodeStatus& s) {
+              DescribeNode(s, into->out);
+              for (const InstanceStatusHere& i : s.instances)
+                if (i.engine) AskEngine(i, into);
+            },
+            [into](const caf::error&) { into->out["incomplete"] = true; });
     for (const caf::actor& a : o_.schedulers)
       Ask<SchedulerStatus>(a, into, [](json::object& out, const SchedulerStatus& s) {
         json::object d = Describe(s.counters);
@@ -147,13 +205,14 @@ class ControlShell {
         if (!list.is_array()) list = json::array();
         list.as_array().push_back(std::move(d));
       });
-    for (uint32_t k = 0; k < o_.instances.size(); ++k)
-      if (o_.instances[k])
-        Ask<InstanceStatus>(o_.instances[k], into, [name = o_.instance_names[k]](json::object& out, const InstanceStatus& s) {
-          auto& engines = out["engines"];
-          if (!engines.is_object()) engines = json::object();
-          engines.as_object()[name] = json::object{{"steps", s.counters.steps}, {"preemptions", s.counters.preemptions}};
-        });
+  }
+  void AskEngine(const InstanceStatusHere& i, const std::shared_ptr<Gathering>& into) {
+    Ask<InstanceStatus>(i.engine, into, [name = i.name](json::object& out, const InstanceStatus& s) {
+      auto& engines = out["engines"];
+      if (!engines.is_object()) engines = json::object();
+      engines.as_object()[name] =
+          json::object{{"steps", s.counters.steps}, {"preemptions", s.counters.preemptions}, {"under_way", s.held}};
+    });
   }
 
   void DescribeNode(const NodeStatus& s, json::object& out) const {
@@ -168,12 +227,14 @@ class ControlShell {
     out["peers"] = std::move(peers);
     json::array instances;
     for (const InstanceStatusHere& i : s.instances)
-      instances.push_back(json::object{{"instance", o_.instance_names[i.instance.value()]},
+      instances.push_back(json::object{{"instance", i.name},
+                                       {"id", i.instance.value()},
+                                       {"node", o_.node_names[i.node.value()]},
                                        {"simulator_on", o_.node_names[i.owner.value()]},
                                        {"term", i.term},
                                        {"reachable", i.reachable},
                                        {"mirrored", i.mirrored},
-                                       {"state", StateName(i.state)}});
+                                       {"state", i.leaving ? "leaving" : StateName(i.state)}});
     out["instances"] = std::move(instances);
     out["simulators_owned"] = s.owned;
     out["simulators"] = Describe(s.simulators);

@@ -29,7 +29,10 @@ std::string UrlOf(const Topology& topology, const Instance& instance) {
   return same > 1 ? instance.endpoint + "@" + std::to_string(instance.dp_rank) : instance.endpoint;
 }
 
-Result<GatewayConfig> ConfigOf(const Topology& topology, const std::vector<std::pair<std::string, std::string>>& instances) {
+}  // namespace
+
+Result<GatewayConfig> GatewayConfigOf(const Topology& topology,
+                                      const std::vector<std::pair<std::string, std::string>>& instances) {
   const GatewaySpec spec = topology.gateway.value_or(GatewaySpec());
   GatewayConfig c;
   for (const auto& [name, url] : instances) {
@@ -68,8 +71,6 @@ Result<GatewayConfig> ConfigOf(const Topology& topology, const std::vector<std::
   return c;
 }
 
-}  // namespace
-
 HttpFront::HttpFront() = default;
 
 HttpFront::~HttpFront() = default;
@@ -90,7 +91,7 @@ Result<std::unique_ptr<HttpFront>> HttpFront::Start(const HttpFrontOptions& opti
   }
   front->model_ = topology.models.front();
   if (!options.gateway) return front;
-  auto config = ConfigOf(topology, front->instances_);
+  auto config = GatewayConfigOf(topology, front->instances_);
   if (!config.ok()) return config.error();
   config->board = options.board;
   config->log = options.log;

@@ -30,6 +30,10 @@ struct HttpFrontOptions {
   std::shared_ptr<Log> log;                 // of the gateway; may be null
 };
 
+// The gateway that a topology asks for, in front of these: name and URL. Error: a file of keys that cannot be read.
+Result<GatewayConfig> GatewayConfigOf(const Topology& topology,
+                                      const std::vector<std::pair<std::string, std::string>>& instances);
+
 class HttpFront {
  public:
   // Serves when it returns. Error: an address in use, an engine that cannot be emulated, a file of keys that cannot be read.

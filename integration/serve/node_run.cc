@@ -5,6 +5,8 @@
 #include <caf/all.hpp>
 #include <caf/io/all.hpp>
 #include <chrono>
+#include <mutex>
+#include <optional>
 #include <thread>
 #include <utility>
 
@@ -19,6 +21,8 @@
 #include "integration/serve/config_version.h"
 #include "integration/serve/control.h"
 #include "integration/serve/endless_load.h"
+#include "integration/serve/instance_kind.h"
+#include "integration/serve/node_front.h"
 #include "runtime/base/prng.h"
 #include "runtime/eval/engine_request.h"
 #include "runtime/perf/step_cost.h"
@@ -70,9 +74,16 @@ class NodeRun {
                                       : SpawnClient(system_, clock_, {options_.live.load, log_, true, done});
       caf::anon_send(client_, StartCall{schedulers_.empty() ? std::vector<caf::actor>{node_} : schedulers_});
     }
+    const Status fronted = load ? Status() : StartFront();
+    if (!fronted.ok()) {
+      Stop();
+      return fronted.error();
+    }
     WaitForTheEnd(start);
     NodeRunResult result;
-    result.live.drained = Drain();
+    const bool answered = front_ == nullptr || front_->Stop();  // clients first
+    result.live.drained = Drain() && answered;
+    front_.reset();
     result.live.wall_seconds = std::chrono::duration<double>(Clock::now() - start).count();
     Collect(result);
     Stop();
@@ -106,12 +117,33 @@ class NodeRun {
     }
     for (const InstanceId k : spec_->instances)
       caf::anon_send(instances_[k.value()], ConnectCall{node_, run_.level < SyncLevel::kFull ? node_ : caf::actor()});
-    ControlOptions c{node_, schedulers_, instances_, topology_.InstanceNames(), {}, {}};
+    ControlOptions c;
+    c.node = node_;
+    c.schedulers = schedulers_;
+    c.self = self_;
+    c.kind_of = [this](const std::string& kind) { return InstanceOfKind(topology_, kind); };
     for (const NodeSpec& n : topology_.nodes) c.node_names.push_back(n.name);
     if (options_.live.watch) c.board = options_.live.watch->board;
     control_ = SpawnControl(system_, std::move(c));
     StartWatching();
     caf::anon_send(node_, AttachCall{schedulers_, control_});
+    return Status();
+  }
+
+  // Where the topology says what the gateway is like, the node that hosts it serves HTTP.
+  Status StartFront() {
+    if (!spec_->gateway || !topology_.gateway) return Status();
+    NodeFrontOptions o;
+    o.topology = &topology_;
+    o.node = node_;
+    o.schedulers = schedulers_;
+    // Unlike those of the process before it: the second of the start is in front of a count.
+    const uint64_t second = EpochOfThisStart().value() / 1000 % (uint64_t{1} << 18);
+    o.first_request = (uint64_t{self_.value()} << kNodeIdShift) + (second << 22) + 1;
+    auto front = NodeFront::Start(system_, clock_, std::move(o));
+    if (!front.ok()) return front.error();
+    front_ = std::move(front).value();
+    if (options_.fronting) options_.fronting(front_->url());
     return Status();
   }
 
@@ -145,6 +177,21 @@ class NodeRun {
     return Status();
   }
 
+  std::optional<InstanceId> JoinedAs(InstanceId k) const {
+    return k.value() < run_.instances.size() ? std::nullopt : std::optional(k);
+  }
+  // Called in the NODE, which has it from then on; ended with the others.
+  Result<caf::actor> MakeJoined(InstanceId k, InstanceId kind, const std::string& name, const caf::actor& node) {
+    auto core = MakeInstanceCore(run_, kind.value(), true, EpochOfThisStart(), k);
+    if (!core.ok()) return Error{name + ": " + core.error().message};
+    const auto for_engine = [this, kind](const RequestMeta& r) { return ForEngine(kind, r); };
+    caf::actor engine = SpawnInstance(system_, clock_, {k, std::move(core).value(), for_engine});
+    caf::anon_send(engine, ConnectCall{node, run_.level < SyncLevel::kFull ? node : caf::actor()});
+    const std::lock_guard lock(joined_mutex_);
+    joined_.push_back(engine);
+    return engine;
+  }
+
   // The true length of a request is known to whoever made it. One that comes from elsewhere has a length of its own here: its engine's
   // secret, the same whenever the request comes.
   EngineRequest ForEngine(InstanceId k, const RequestMeta& r) const {
@@ -169,7 +216,6 @@ class NodeRun {
     }
     o.links.heartbeat = topology_.sync.heartbeat;
     o.links.dead_after = topology_.sync.dead_after;
-    o.links.limits.instances = static_cast<uint32_t>(topology_.instances.size());
     o.links.log = options_.log;
     if (spec_->scheduler) o.roles.push_back("scheduler");
     if (spec_->gateway) o.roles.push_back("gateway");
@@ -177,7 +223,13 @@ class NodeRun {
     if (!spec_->simulators.empty()) o.roles.push_back("simulators");
     o.places = PlacesOf(topology_);
     o.instances = instances_;
-    o.make_simulator = [this](InstanceId k) { return MakeSimulatorCore(run_, k.value(), true); };
+    o.names = topology_.InstanceNames();
+    o.make_simulator = [this](InstanceId k, InstanceId kind) {
+      return MakeSimulatorCore(run_, kind.value(), true, JoinedAs(k));
+    };
+    o.make_instance = [this](InstanceId k, InstanceId kind, const std::string& name, const caf::actor& node) {
+      return MakeJoined(k, kind, name, node);
+    };
     if (recorder_ && options_.live.record->simulators) o.record = RecordTo(recorder_, kSimulatorRecords);
     o.streams = run_.level != SyncLevel::kNone;
     o.outcomes_to_simulators = run_.level < SyncLevel::kFull;
@@ -252,7 +304,6 @@ class NodeRun {
   // Nothing new is taken, here or by others here; what is under way may end. What does not, its SCHEDULER decides anew when we are gone.
   bool Drain() {
     if (client_) caf::anon_send(client_, StopSubmittingCall{});
-    for (const InstanceId k : spec_->instances) caf::anon_send(node_, MemberCall{k, InstanceState::kDraining});
     caf::anon_send(node_, DrainCall{});
     const Clock::time_point until = Clock::now() + std::chrono::nanoseconds(options_.live.drain.nanos());
     for (;;) {
@@ -287,6 +338,11 @@ class NodeRun {
   void Stop() {
     std::vector<caf::actor> all = schedulers_;
     all.insert(all.end(), instances_.begin(), instances_.end());
+    {
+      const std::lock_guard lock(joined_mutex_);
+      all.insert(all.end(), joined_.begin(), joined_.end());
+      joined_.clear();
+    }
     all.insert(all.end(), {client_, observer_, control_, node_, recorder_});
     for (const caf::actor& a : all)
       if (a) caf::anon_send_exit(a, caf::exit_reason::user_shutdown);
@@ -312,7 +368,10 @@ class NodeRun {
   const NodeSpec* spec_ = nullptr;
   NodeId self_;
   std::vector<caf::actor> instances_;  // by InstanceId; null: elsewhere
+  std::mutex joined_mutex_;
+  std::vector<caf::actor> joined_;  // INSTANCEs that joined here at run time
   std::vector<caf::actor> schedulers_;
+  std::unique_ptr<NodeFront> front_;  // null: no HTTP here
   caf::actor node_, control_, client_, recorder_, observer_;
   std::atomic<bool> done_{false};
 };

@@ -13,12 +13,16 @@
 
 namespace foretoken {
 
+// Ids of a cluster's requests are unique: the node's place in the topology is in front.
+inline constexpr int kNodeIdShift = 40;
+
 struct NodeRunOptions {
   const Topology* topology = nullptr;
   std::string node;
-  LiveOptions live;                               // its load, if any, needs a SCHEDULER here
-  Duration ready_within = Duration::Seconds(10);  // how long the load waits for the other nodes
-  std::function<void(const std::string&)> log;    // called in actors
+  LiveOptions live;                                      // its load, if any, needs a SCHEDULER here
+  Duration ready_within = Duration::Seconds(10);         // how long the load waits for the other nodes
+  std::function<void(const std::string&)> log;           // called in actors
+  std::function<void(const std::string& url)> fronting;  // the gateway serves there; may be empty
 };
 
 struct NodeRunResult {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <caf/all.hpp>
 #include <caf/io/all.hpp>
+#include <utility>
 
 namespace foretoken {
 
@@ -13,7 +14,7 @@ FrontDesk::FrontDesk(caf::io::broker* self, const HostClock& clock, NodeLinks& l
 
 void FrontDesk::On(const ScheduleCall& call, const caf::actor& client) {
   const auto [at, fresh] =
-      placed_.try_emplace(call.request->id, Placed{client, call.request, call.submitted, clock_.Now(), {}, false, {}});
+      placed_.try_emplace(call.request->id, Placed{client, call.request, call.submitted, clock_.Now(), {}, false, false, {}});
   if (!fresh) return self_->send(client, RejectNote{call.request->id, OutcomeReason::kShed});  // the id is in use
   Place(at->second);
 }
@@ -39,6 +40,7 @@ void FrontDesk::Wait(Placed& p) {
 
 void FrontDesk::Replace(Placed& p) {
   ++resubmitted_;
+  if (std::exchange(p.decided, false)) p.since = clock_.Now();  // patience is for those that have no place
   Place(p);
 }
 
@@ -92,10 +94,12 @@ void FrontDesk::Take(NodeId peer, Decision& m) {
   Placed* p = Of(peer, m.request);
   if (p == nullptr) return;
   if (!m.placement.empty()) {
+    p->decided = true;
     DecisionNote note;
     note.decision = std::move(m);
     return self_->send(p->client, std::move(note));
   }
+  if (std::exchange(p->decided, false)) p->since = clock_.Now();
   p->tried.push_back(peer);
   const bool another = std::any_of(usable_.begin(), usable_.end(),
                                    [p](NodeId n) { return std::find(p->tried.begin(), p->tried.end(), n) == p->tried.end(); });

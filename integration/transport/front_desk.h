@@ -70,9 +70,10 @@ class FrontDesk {
     caf::actor client;
     RequestPtr request;
     Instant submitted;
-    Instant since;              // here
+    Instant since;              // without a place: since it came, or since it lost the one it had
     NodeId node;                // who schedules it
     bool waiting = false;       // nobody does: listed in unplaced_
+    bool decided = false;       // it had a place since `since`
     std::vector<NodeId> tried;  // found no instance for it
   };
 

@@ -57,6 +57,9 @@ caf::behavior Node(caf::stateful_actor<NodeState, caf::io::broker>* self, const 
       [router](const ControlAnswer& answer) { router->On(answer); },
       [router](const AttachCall& call) { router->On(call); },
       [router](const MemberCall& call) { router->On(call); },
+      [router](const AddInstanceCall& call) { return router->On(call); },
+      [router](const LeftCall& call) { router->On(call); },
+      [router](const FollowCall& call) { router->On(call); },
       [router](NodeQuery) { return router->Query(); },
       [router](WatchQuery) { return router->Watched(); },
   };

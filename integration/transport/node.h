@@ -28,6 +28,7 @@
 #include "integration/transport/node_links.h"
 #include "runtime/cluster/hosted_simulators.h"
 #include "runtime/cluster/ownership.h"
+#include "runtime/cluster/roster.h"
 #include "schema/record.h"
 
 namespace foretoken {
@@ -40,11 +41,16 @@ struct InstancePlace {
 };
 
 struct NodeOptions {
-  NodeLinks::Options links;
-  std::vector<std::string> roles;     // ours, for the hello
-  std::vector<InstancePlace> places;  // by InstanceId
-  std::vector<caf::actor> instances;  // by InstanceId; null: elsewhere
-  HostedSimulators::Factory make_simulator;
+  NodeLinks::Options links;             // limits.instances is the NODE's to set
+  std::vector<std::string> roles;       // ours, for the hello
+  std::vector<InstancePlace> places;    // by InstanceId
+  std::vector<std::string> names = {};  // by InstanceId; empty: "0", "1", ...
+  std::vector<caf::actor> instances;    // by InstanceId; null: elsewhere
+  // `kind`: the instance of the topology that `instance`, which may have joined at run time, is like.
+  std::function<Result<std::unique_ptr<SimulatorCore>>(InstanceId instance, InstanceId kind)> make_simulator;
+  // The INSTANCE of one that joins here, its stream and outcomes connected to `node`. Called in the NODE. May be empty: none can join here.
+  std::function<Result<caf::actor>(InstanceId instance, InstanceId kind, const std::string& name, const caf::actor& node)>
+      make_instance = {};
   // What the SIMULATORs here take and make (kSimulatorRecords), as SchedulerActorOptions::record. May be empty.
   std::function<void(LogRecord)> record;
   bool streams = true;                  // sync level above none: a mirror knows nothing before its stream has begun
@@ -69,8 +75,19 @@ struct ControlAnswer {
   caf::io::connection_handle to;
   ControlReply reply;
 };
-// Membership: only a serving instance is chosen for anything new. The node that runs the INSTANCE keeps its state and tells all; another one
-// passes this on to it.
+// Membership: an instance joins at this node. Answered by a JoinAnswer.
+struct AddInstanceCall {
+  std::string name;  // empty: the kind's with a number
+  InstanceId kind;   // of the topology
+  NodeId simulator;  // where its SIMULATOR is at home
+};
+struct JoinAnswer {
+  std::string refusal;  // empty: it has joined
+  InstanceId instance;
+  std::string name;
+};
+// Membership: only a serving instance is chosen for anything new; kDead: it takes nothing new, and leaves for good when what it has has ended.
+// The node that runs the INSTANCE keeps its state and tells all; another one passes this on to it.
 struct MemberCall {
   InstanceId instance;
   InstanceState state = InstanceState::kServing;
@@ -90,16 +107,24 @@ struct NodeCounters {
   uint64_t failed_with_node = 0;     // requests reported as failed because their node was lost
   uint64_t cancelled_with_node = 0;  // requests given up because their SCHEDULER's node was lost
   uint64_t resubmitted = 0;  // requests of clients here given to another SCHEDULER: theirs was lost, or reached no instance
+  uint64_t joined = 0;       // instances that came at run time, as far as this node has heard
+  uint64_t left = 0;         // instances that have left for good
+  uint64_t not_joined = 0;   // notices of instances that cannot be: another has the number
   uint64_t stray = 0;        // messages about what is not here, or no longer wanted
 };
 
 struct InstanceStatusHere {
   InstanceId instance;
+  std::string name;
+  InstanceId kind;    // the instance of the topology that it is like
+  NodeId node;        // that runs its INSTANCE
+  caf::actor engine;  // the INSTANCE, where it runs here
   NodeId owner;
   uint64_t term = 0;
   bool reachable = false;  // its INSTANCE's node
   bool mirrored = false;   // its SIMULATOR's node is reachable, and here: has its snapshot
   InstanceState state = InstanceState::kServing;
+  bool leaving = false;  // known at its own node
 };
 
 struct NodeStatus {
@@ -108,8 +133,8 @@ struct NodeStatus {
   LinkCounts links;
   NodeCounters counters;
   std::vector<PeerStatus> peers;
-  std::vector<InstanceStatusHere> instances;
-  SimulatorStatus simulators;  // summed over those owned here
+  std::vector<InstanceStatusHere> instances;  // those that have left are forgotten
+  SimulatorStatus simulators;                 // summed over those owned here
   size_t owned = 0;
   size_t held_for_others = 0;       // requests that run here for other nodes' SCHEDULERs
   size_t sent_away = 0;             // requests of ours that run elsewhere
@@ -133,6 +158,8 @@ CAF_ALLOW_UNSAFE_MESSAGE_TYPE(foretoken::AttachCall)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(foretoken::ControlCall)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(foretoken::ControlAnswer)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(foretoken::MemberCall)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(foretoken::AddInstanceCall)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(foretoken::JoinAnswer)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(foretoken::DrainCall)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(foretoken::NodeQuery)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(foretoken::NodeStatus)

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <caf/all.hpp>
 #include <caf/io/all.hpp>
-#include <optional>
 #include <variant>
 
 namespace foretoken {
@@ -11,13 +10,21 @@ namespace {
 
 constexpr Duration kQuestionLife = Duration::Seconds(10);  // no SCHEDULER waits longer for a prediction
 
-constexpr const char* kMemberVerb = "member";
-constexpr const char* kDrainingVerb = "draining";  // the SCHEDULERs of this node take nothing new
+std::vector<RosterMember> MembersOf(const NodeOptions& o) {
+  std::vector<RosterMember> members;
+  for (uint32_t i = 0; i < o.places.size(); ++i) {
+    const InstancePlace& p = o.places[i];
+    const std::string name = i < o.names.size() ? o.names[i] : std::to_string(i);
+    members.push_back({InstanceId(i), name, InstanceId(i), p.engine, p.simulator, p.config_version});
+  }
+  return members;
+}
 
-std::optional<InstanceState> StateOf(const std::string& name) {
-  for (const InstanceState s : {InstanceState::kServing, InstanceState::kCordoned, InstanceState::kDraining})
-    if (StateName(s) == name) return s;
-  return std::nullopt;
+// Messages may name whoever may yet join.
+NodeLinks::Options LinksOf(const NodeOptions& o) {
+  NodeLinks::Options links = o.links;
+  links.limits.instances = static_cast<uint32_t>(o.places.size() + o.links.nodes.size() * Roster::kNumbersPerNode);
+  return links;
 }
 
 std::vector<NodeId> HomesOf(const std::vector<InstancePlace>& places) {
@@ -39,12 +46,15 @@ NodeRouter::NodeRouter(caf::io::broker* self, const HostClock& clock, NodeOption
     : self_(self),
       clock_(clock),
       options_(std::move(options)),
-      links_(self, clock, options_.links, *this),
+      links_(self, clock, LinksOf(options_), *this),
       desk_(self, clock, links_, options_.patience),
+      roster_(MembersOf(options_), options_.links.nodes.size()),
       view_(HomesOf(options_.places)),
       arbiter_(MakeArbiter(options_, clock.Now())),
-      simulators_(options_.places.size(), options_.streams, options_.make_simulator),
+      simulators_(options_.places.size(), options_.streams,
+                  [this](InstanceId i) { return options_.make_simulator(i, Member(i)->kind); }),
       states_(options_.places.size(), InstanceState::kServing),
+      leaving_(options_.places.size()),
       version_differs_(options_.places.size()),
       split_(options_.links.nodes.size()) {}
 
@@ -108,52 +118,11 @@ void NodeRouter::On(const AttachCall& call) {
   schedulers_ = call.schedulers;
   desk_.Attach(call.schedulers);
   control_ = call.control;
-  for (uint32_t i = 0; i < options_.places.size(); ++i) TellCandidates(InstanceId(i));
-}
-
-void NodeRouter::On(const MemberCall& call) {
-  const NodeId node = options_.places[call.instance.value()].engine;
-  if (!HasEngine(call.instance)) {
-    links_.Send(node, ControlRequest{0, kMemberVerb, {std::to_string(call.instance.value()), StateName(call.state)}});
-    return;
+  for (uint32_t i = 0; i < roster_.size(); ++i) {
+    const RosterMember* m = Member(InstanceId(i));
+    if (m != nullptr && roster_.Joined(m->instance)) TellSchedulers(*m, false);
+    TellCandidates(InstanceId(i));
   }
-  states_[call.instance.value()] = call.state;
-  TellCandidates(call.instance);
-  for (uint32_t n = 0; n < options_.links.nodes.size(); ++n)
-    if (links_.Connected(NodeId(n))) TellState(NodeId(n), call.instance);
-}
-
-void NodeRouter::On(DrainCall) {
-  draining_ = true;
-  for (uint32_t n = 0; n < options_.links.nodes.size(); ++n)
-    if (links_.Connected(NodeId(n))) TellDraining(NodeId(n));
-}
-
-void NodeRouter::TellDraining(NodeId peer) { links_.Send(peer, ControlRequest{0, kDrainingVerb, {}}); }
-
-void NodeRouter::TellState(NodeId peer, InstanceId instance) {
-  links_.Send(peer, ControlRequest{0, kMemberVerb, {std::to_string(instance.value()), StateName(states_[instance.value()])}});
-}
-
-// A wish when the INSTANCE is here, news when it is there; anything else is nonsense.
-void NodeRouter::Take(NodeId peer, ControlRequest& m) {
-  if (m.verb == kDrainingVerb) return desk_.OnScheduler(peer, false);
-  const bool shaped = m.verb == kMemberVerb && m.arguments.size() == 2 && !m.arguments[0].empty() &&
-                      m.arguments[0].size() < 10 && m.arguments[0].find_first_not_of("0123456789") == std::string::npos;
-  const uint32_t i = shaped ? static_cast<uint32_t>(std::stoul(m.arguments[0])) : UINT32_MAX;
-  const std::optional<InstanceState> state = shaped ? StateOf(m.arguments[1]) : std::nullopt;
-  if (i >= states_.size() || !state) return void(++counters_.stray);
-  if (HasEngine(InstanceId(i))) return On(MemberCall{InstanceId(i), *state});
-  if (options_.places[i].engine != peer) return void(++counters_.stray);
-  states_[i] = *state;
-  TellCandidates(InstanceId(i));
-}
-
-void NodeRouter::TellCandidates(InstanceId instance) {
-  const uint32_t i = instance.value();
-  const bool reachable = HasEngine(instance) || links_.Connected(options_.places[i].engine);
-  const bool usable = reachable && !version_differs_[i] && states_[i] == InstanceState::kServing;
-  for (const caf::actor& s : schedulers_) self_->send(s, CandidateCall{instance, usable});
 }
 
 void NodeRouter::On(const PredictCall& call, const caf::actor& scheduler) {
@@ -224,15 +193,15 @@ void NodeRouter::On(const Cancel& cancel) {
     if (SimulatorCore* core = simulators_.Find(cancel.instance)) return TakeBack(*core, cancel);
     links_.Send(OwnerOf(cancel.instance), cancel);
   } else {
-    links_.Send(options_.places[cancel.instance.value()].engine, cancel);
+    if (const RosterMember* m = Member(cancel.instance)) links_.Send(m->engine, cancel);
   }
 }
 
 void NodeRouter::On(const DispatchCall& call, const caf::actor& scheduler) {
   const Instant now = clock_.Now();
-  const NodeId node = options_.places[call.instance.value()].engine;
+  const RosterMember* member = Member(call.instance);  // null: it has left meanwhile
   const RequestId request = call.request->id;
-  if (!links_.Send(node, Dispatch{call.decision, call.instance, *call.request, now})) {
+  if (member == nullptr || !links_.Send(member->engine, Dispatch{call.decision, call.instance, *call.request, now})) {
     self_->send(scheduler, RequestOutcome{request, call.instance, OutcomeKind::kFailed, OutcomeReason::kEngineDown, {}, now});
     return;
   }
@@ -297,7 +266,7 @@ void NodeRouter::Ended(SimulatorCore& core, const RequestOutcome& outcome) {
 
 void NodeRouter::SimulatorTimers(Instant now) {
   if (simulators_.NextTimer() > now) return;
-  for (uint32_t i = 0; i < options_.places.size() && options_.record; ++i)
+  for (uint32_t i = 0; i < roster_.size() && options_.record; ++i)
     if (SimulatorCore* core = simulators_.Find(InstanceId(i)); core != nullptr && core->NextTimer() <= now)
       Record(now, TimerRecord{InstanceId(i)});
   simulators_.OnTimer(now, *this);
@@ -399,7 +368,7 @@ void NodeRouter::RequestResync(InstanceId instance, Epoch epoch, uint64_t from_s
   if (HasEngine(instance)) {
     self_->send(options_.instances[instance.value()], request);
   } else {
-    links_.Send(options_.places[instance.value()].engine, request);
+    if (const RosterMember* m = Member(instance)) links_.Send(m->engine, request);
   }
 }
 
@@ -408,8 +377,9 @@ void NodeRouter::RequestResync(InstanceId instance, Epoch epoch, uint64_t from_s
 NodeHello NodeRouter::Hello() {
   NodeHello hello;
   hello.roles = options_.roles;
-  for (uint32_t i = 0; i < options_.places.size(); ++i)
-    hello.hosted.push_back({InstanceId(i), options_.places[i].config_version, view_.Of(InstanceId(i)).term});
+  for (uint32_t i = 0; i < roster_.size(); ++i)
+    if (const RosterMember* m = Member(InstanceId(i)))
+      hello.hosted.push_back({m->instance, m->config_version, view_.Of(m->instance).term});
   return hello;
 }
 
@@ -417,26 +387,27 @@ void NodeRouter::OnPeerUp(NodeId peer, const NodeHello& hello) {
   for (const NodeHello::Hosted& h : hello.hosted) {
     const uint32_t i = h.instance.value();
     arbiter_.OnHeard(h.instance, h.term);
-    if (options_.places[i].engine != peer) continue;
-    version_differs_[i] = h.config_version != options_.places[i].config_version;
+    if (!Runs(peer, h.instance)) continue;
+    version_differs_[i] = h.config_version != Member(h.instance)->config_version;
     if (version_differs_[i])
       Log("node " + hello.node + " has another configuration of instance " + std::to_string(i) + ": it is not used");
   }
   if (std::find(hello.roles.begin(), hello.roles.end(), "scheduler") != hello.roles.end()) desk_.OnScheduler(peer, true);
   if (draining_) TellDraining(peer);
+  TellRoster(peer);
   arbiter_.OnPeerUp(peer, clock_.Now());
   for (const Ownership& o : arbiter_.Standing()) links_.Send(peer, OwnershipNotice{o.instance, o.term, NameOfNode(o.owner)});
   Decide();
-  for (uint32_t i = 0; i < options_.places.size(); ++i)
-    if (options_.places[i].engine == peer) TellCandidates(InstanceId(i));
-  for (uint32_t i = 0; i < options_.places.size(); ++i)
+  for (uint32_t i = 0; i < roster_.size(); ++i) {
+    if (Runs(peer, InstanceId(i))) TellCandidates(InstanceId(i));
     if (HasEngine(InstanceId(i))) TellState(peer, InstanceId(i));
+  }
 }
 
 void NodeRouter::OnPeerDown(NodeId peer) {
   arbiter_.OnPeerDown(peer, clock_.Now());
-  for (uint32_t i = 0; i < options_.places.size(); ++i)
-    if (options_.places[i].engine == peer) TellCandidates(InstanceId(i));
+  for (uint32_t i = 0; i < roster_.size(); ++i)
+    if (Runs(peer, InstanceId(i))) TellCandidates(InstanceId(i));
   FailQuestions(peer);
   FailRequests(peer);
   desk_.OnPeerDown(peer);
@@ -466,7 +437,7 @@ void NodeRouter::FailRequests(NodeId peer) {
   const Instant now = clock_.Now();
   for (auto at = away_.begin(); at != away_.end();) {
     const auto& [request, away] = *at;
-    if (options_.places[away.instance.value()].engine != peer) {
+    if (!Runs(peer, away.instance)) {
       ++at;
       continue;
     }
@@ -499,7 +470,7 @@ void NodeRouter::OnControl(caf::io::connection_handle from, ControlRequest& requ
 }
 
 void NodeRouter::Take(NodeId peer, StreamMessage& m) {
-  const bool from_engine = options_.places[m.instance.value()].engine == peer;
+  const bool from_engine = Runs(peer, m.instance);
   if (!from_engine || !Mirror(m)) ++counters_.stray;
 }
 
@@ -572,7 +543,11 @@ void NodeRouter::Take(NodeId peer, Cancel& m) {
 }
 
 void NodeRouter::Take(NodeId peer, Dispatch& m) {
-  if (!HasEngine(m.instance)) return void(++counters_.stray);
+  if (!HasEngine(m.instance)) {  // it has left, or is not there yet
+    ++counters_.stray;
+    links_.Send(peer, RequestOutcome{m.request.id, m.instance, OutcomeKind::kFailed, OutcomeReason::kShed, {}, clock_.Now()});
+    return;
+  }
   const auto before = held_.find(m.request.id);
   if (before != held_.end() && before->second.owner == peer) return void(++counters_.stray);
   // Its former SCHEDULER is lost to the one that asks and not to us, yet; or what it began there is about to end: elsewhere, please.
@@ -591,8 +566,10 @@ void NodeRouter::Take(NodeId peer, TokenEvent& m) {
     if (!desk_.Take(peer, m)) ++counters_.stray;
     return;
   }
-  if (m.first == 0) reserved_.erase(m.request);
-  self_->send(away->second.scheduler, m);
+  if (m.first == 0) {
+    reserved_.erase(m.request);
+    self_->send(away->second.scheduler, m);
+  }
   if (away->second.client) self_->send(away->second.client, m);
 }
 
@@ -614,7 +591,7 @@ void NodeRouter::Take(NodeId peer, RequestOutcome& m) {
 void NodeRouter::Take(NodeId peer, OwnershipNotice& m) {
   const auto& nodes = options_.links.nodes;
   const auto owner = std::find_if(nodes.begin(), nodes.end(), [&m](const NodeAddress& n) { return n.name == m.owner; });
-  if (options_.places[m.instance.value()].engine != peer || owner == nodes.end()) return void(++counters_.stray);
+  if (!Runs(peer, m.instance) || owner == nodes.end()) return void(++counters_.stray);
   Learn({m.instance, NodeId(static_cast<uint32_t>(owner - nodes.begin())), m.term});
 }
 
@@ -633,7 +610,7 @@ std::string StateName(InstanceState state) {
 MirrorsReport NodeRouter::Watched() {
   MirrorsReport report;
   const Instant now = clock_.Now();
-  for (uint32_t i = 0; i < options_.places.size(); ++i)
+  for (uint32_t i = 0; i < roster_.size(); ++i)
     if (SimulatorCore* core = simulators_.Find(InstanceId(i))) report.mirrors.push_back(ViewOf(*core, now));
   return report;
 }
@@ -646,13 +623,16 @@ NodeStatus NodeRouter::Query() {
   s.counters = counters_;
   s.counters.refused_by_term = view_.refused_by_term();
   s.peers = links_.Peers();
-  for (uint32_t i = 0; i < options_.places.size(); ++i) {
+  for (uint32_t i = 0; i < roster_.size(); ++i) {
     const InstanceId id(i);
+    const RosterMember* m = Member(id);
+    if (m == nullptr) continue;
     const Ownership& o = view_.Of(id);
-    const bool reachable = HasEngine(id) || links_.Connected(options_.places[i].engine);
+    const bool reachable = HasEngine(id) || links_.Connected(m->engine);
     const bool mirrored =
         o.owner == self_id() ? simulators_.Owns(id) && !simulators_.AwaitsSnapshot(id) : links_.Connected(o.owner);
-    s.instances.push_back({id, o.owner, o.term, reachable, mirrored, states_[i]});
+    s.instances.push_back({id, m->name, m->kind, m->engine, HasEngine(id) ? options_.instances[i] : caf::actor(), o.owner,
+                           o.term, reachable, mirrored, states_[i], leaving_[i]});
     if (SimulatorCore* core = simulators_.Find(id)) {
       ++s.owned;
       Add(s.simulators.counters, core->counters());

@@ -37,6 +37,9 @@ class NodeRouter final : private NodeLinks::Events, private SimulatorEffects {
   void On(DrainCall);
   void On(const ControlAnswer& answer) { links_.Reply(answer.to, answer.reply); }
   void On(const MemberCall& call);
+  JoinAnswer On(const AddInstanceCall& call);
+  void On(const LeftCall& call);
+  void On(const FollowCall& call);
   void On(const Tick& tick);
   NodeStatus Query();
   MirrorsReport Watched();
@@ -93,7 +96,14 @@ class NodeRouter final : private NodeLinks::Events, private SimulatorEffects {
 
   bool Abandoned(RequestId request, InstanceId instance) const;
   bool EndAbandoned(RequestId request, InstanceId instance);
-  bool HasEngine(InstanceId instance) const { return options_.instances[instance.value()] != nullptr; }
+  const RosterMember* Member(InstanceId instance) const { return roster_.Find(instance); }
+  bool HasEngine(InstanceId instance) const {
+    return instance.value() < options_.instances.size() && options_.instances[instance.value()] != nullptr;
+  }
+  bool Runs(NodeId node, InstanceId instance) const {
+    const RosterMember* m = Member(instance);
+    return m != nullptr && m->engine == node;
+  }
   NodeId self_id() const { return options_.links.self; }
   NodeId OwnerOf(InstanceId instance) const { return view_.Of(instance).owner; }
   const std::string& NameOfNode(NodeId node) const { return options_.links.nodes[node.value()].name; }
@@ -115,6 +125,19 @@ class NodeRouter final : private NodeLinks::Events, private SimulatorEffects {
   void Decide();  // ownership of the SIMULATORs of the INSTANCEs here
   void Learn(const Ownership& claim);
   void Announce(InstanceId instance);
+  // Membership (node_membership.cc).
+  void TakeMember(NodeId peer, const ControlRequest& m);
+  void TakeJoin(NodeId peer, const ControlRequest& m);
+  void TakeGone(const ControlRequest& m);
+  // False: it cannot be.
+  bool Learn(const RosterMember& member, uint64_t term, bool fresh);
+  bool Begin(const RosterMember& member, uint64_t term);
+  void Forget(InstanceId instance);
+  void TellSchedulers(const RosterMember& member, bool fresh);
+  void TellMember(NodeId peer, const RosterMember& member, bool fresh);
+  void TellAll(const ControlRequest& news);
+  void TellRoster(NodeId peer);
+  std::string FreeName(const std::string& wanted, InstanceId kind) const;
   void TellCandidates(InstanceId instance);
   void TellState(NodeId peer, InstanceId instance);
   void TellDraining(NodeId peer);
@@ -129,6 +152,7 @@ class NodeRouter final : private NodeLinks::Events, private SimulatorEffects {
   NodeOptions options_;
   NodeLinks links_;
   FrontDesk desk_;
+  Roster roster_;
   OwnershipView view_;
   OwnershipArbiter arbiter_;
   HostedSimulators simulators_;
@@ -137,6 +161,7 @@ class NodeRouter final : private NodeLinks::Events, private SimulatorEffects {
   bool draining_ = false;
   uint16_t port_ = 0;
   std::vector<InstanceState> states_;  // by instance, as membership says
+  std::vector<bool> leaving_;          // by instance, of those that run here
   std::vector<bool> version_differs_;  // by instance: its node has it configured otherwise
   std::vector<std::pair<Instant, InstanceId>> resyncs_due_;
   uint64_t next_number_ = 1;

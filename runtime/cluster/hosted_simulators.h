@@ -31,6 +31,7 @@ class HostedSimulators {
 
   // From now on ours. One that we hold goes on under the new term.
   Status Own(InstanceId instance, uint64_t term) {
+    if (instance.value() >= hosted_.size()) hosted_.resize(instance.value() + 1);  // one that has joined
     Hosted& h = hosted_[instance.value()];
     if (h.core == nullptr) {
       auto core = make_(instance);
@@ -42,7 +43,9 @@ class HostedSimulators {
     return Status();
   }
   // Someone else's from now on.
-  void Disown(InstanceId instance) { hosted_[instance.value()] = {}; }
+  void Disown(InstanceId instance) {
+    if (instance.value() < hosted_.size()) hosted_[instance.value()] = {};
+  }
 
   bool Owns(InstanceId instance) const {
     return instance.value() < hosted_.size() && hosted_[instance.value()].core != nullptr;

@@ -9,6 +9,11 @@ OwnershipView::OwnershipView(const std::vector<NodeId>& homes) {
   for (uint32_t i = 0; i < homes.size(); ++i) now_.push_back({InstanceId(i), homes[i], 1});
 }
 
+void OwnershipView::Add(InstanceId instance, NodeId home) {
+  while (now_.size() <= instance.value()) now_.push_back({InstanceId(static_cast<uint32_t>(now_.size())), home, 0});
+  if (now_[instance.value()].term == 0) now_[instance.value()] = {instance, home, 1};
+}
+
 bool OwnershipView::Learn(const Ownership& claim) {
   Ownership& known = now_[claim.instance.value()];
   if (claim.term < known.term) ++refused_;
@@ -27,6 +32,10 @@ bool OwnershipView::Accepts(InstanceId instance, NodeId from, uint64_t term) {
 OwnershipArbiter::OwnershipArbiter(Options options, std::vector<Hosted> hosted, Instant now)
     : options_(options), started_(now), peers_(options.nodes) {
   for (const Hosted& h : hosted) entries_.push_back({{h.instance, h.home, 1}, h.home, 0});
+}
+
+void OwnershipArbiter::Remove(InstanceId instance) {
+  std::erase_if(entries_, [instance](const Entry& e) { return e.now.instance == instance; });
 }
 
 void OwnershipArbiter::OnPeerUp(NodeId node, Instant now) { peers_[node.value()] = {true, true, now}; }

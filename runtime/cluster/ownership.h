@@ -29,6 +29,8 @@ class OwnershipView {
   // `homes`: by instance, the owner that the topology names; it owns under term 1.
   explicit OwnershipView(const std::vector<NodeId>& homes);
 
+  // One that joins at run time.
+  void Add(InstanceId instance, NodeId home);
   // True: it is news. False: known already, or older than what is known (counted).
   bool Learn(const Ownership& claim);
   const Ownership& Of(InstanceId instance) const { return now_[instance.value()]; }
@@ -59,6 +61,9 @@ class OwnershipArbiter {
   // `now`: of the node's start.
   OwnershipArbiter(Options options, std::vector<Hosted> hosted, Instant now);
 
+  // One that joins here at run time, or has left.
+  void Add(Hosted hosted) { entries_.push_back({{hosted.instance, hosted.home, 1}, hosted.home, 0}); }
+  void Remove(InstanceId instance);
   void OnPeerUp(NodeId node, Instant now);
   void OnPeerDown(NodeId node, Instant now);
   // A peer has heard of a term: after a restart of ours, what we say next must be above it.

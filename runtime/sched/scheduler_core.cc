@@ -68,15 +68,23 @@ SchedulerCore::SchedulerCore(Options options, std::vector<InstanceInfo> instance
 
 InstanceId SchedulerCore::AddInstance(InstanceInfo info) {
   const InstanceId id(static_cast<uint32_t>(instances_.size()));
+  AddInstance(id, std::move(info));
+  return id;
+}
+
+void SchedulerCore::AddInstance(InstanceId id, InstanceInfo info) {
+  while (instances_.size() <= id.value()) {  // numbers between are nobody's, or join later
+    instances_.emplace_back();
+    instances_.back().facts.state = InstanceState::kDead;
+    ledger_.AddInstance();
+    down_until_.emplace_back();
+    reserved_last_.push_back(0);
+  }
   info.facts.id = id;
-  instances_.push_back(std::move(info));
-  members_.push_back(id);
-  ledger_.AddInstance();
-  down_until_.emplace_back();
-  reserved_last_.push_back(0);
+  instances_[id.value()] = std::move(info);
+  members_.insert(std::upper_bound(members_.begin(), members_.end(), id), id);
   // Sized for a number of instances: it begins anew, which forgets hits and nothing else.
   prefixes_ = PrefixDirectory(KvTokensOf(instances_));
-  return id;
 }
 
 void SchedulerCore::RemoveInstance(InstanceId instance) {

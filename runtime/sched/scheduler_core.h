@@ -156,6 +156,8 @@ class SchedulerCore {
   void SetState(InstanceId instance, InstanceState state) { instances_[instance.value()].facts.state = state; }
   // One that joins at run time; its id is the next index, and never another's.
   InstanceId AddInstance(InstanceInfo info);
+  // As AddInstance, under a number that others have given, in any order. It has not been used before.
+  void AddInstance(InstanceId id, InstanceInfo info);
   // What is known of its speed is uncertain, because it is new or may be another engine than before: it is trusted bit by bit
   // (slow_start.h). Nothing to do where the policy does not go by predictions.
   void BeginSlowStart(InstanceId instance, Instant now) {

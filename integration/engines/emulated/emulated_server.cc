@@ -4,36 +4,10 @@
 #include <string_view>
 #include <utility>
 
+#include "integration/engines/emulated/prompt_segments.h"
 #include "integration/load/openai_text.h"
-#include "runtime/base/prng.h"
 
 namespace foretoken {
-namespace {
-
-constexpr size_t kBytesPerToken = 4;
-constexpr size_t kTokensPerSegment = 16;       // the grain in which prompts are compared: a block of most engines
-constexpr uint64_t kText = uint64_t{1} << 63;  // content ids of prompts, apart from those of outputs (runtime/model/request.h)
-
-// What the prompt is made of: pieces of equal text are equal content.
-std::vector<PromptSegment> SegmentsOf(const EngineCall& call, int64_t tokens) {
-  std::vector<PromptSegment> segments;
-  const size_t count = static_cast<size_t>(tokens);
-  for (size_t at = 0; at < count; at += kTokensPerSegment) {
-    const size_t n = std::min(kTokensPerSegment, count - at);
-    uint64_t hash = n;
-    if (!call.token_ids.empty()) {
-      for (size_t i = at; i < at + n; ++i) hash = Mix64(hash, call.token_ids[i]);
-    } else {
-      const std::string_view text = std::string_view(call.text).substr(at * kBytesPerToken, n * kBytesPerToken);
-      for (const char c : text) hash = Mix64(hash, static_cast<unsigned char>(c));
-    }
-    segments.push_back({hash | kText, TokenCount(static_cast<int64_t>(n))});
-  }
-  return segments;
-}
-
-}  // namespace
-
 // One request's answer: fed by the engine's steps, owned by its connection.
 class EmulatedServer::Answer final : public HttpExchange {
  public:
@@ -131,9 +105,7 @@ void EmulatedServer::Generate(HttpConnection& connection, const HttpServer::Requ
   e.id = RequestId(next_request_++);
   e.priority = call->priority;
   e.arrival_key = request.received.seconds();
-  e.prompt_tokens = static_cast<int64_t>(call->token_ids.empty() ? (call->text.size() + kBytesPerToken - 1) / kBytesPerToken
-                                                                 : call->token_ids.size());
-  e.prompt_tokens = std::max<int64_t>(e.prompt_tokens, 1);
+  e.prompt_tokens = PromptTokensOf(*call);
   e.max_tokens = e.output_tokens = call->tokens;
   e.segments = SegmentsOf(*call, e.prompt_tokens);
   e.output_named_later = false;

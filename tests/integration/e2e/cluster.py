@@ -28,10 +28,7 @@ TOPOLOGY = """version: 1
 slo: {{ ttft: 1s, tpot: 50ms }}
 engines:
   e:
-    kind: emulated
-    behaviour: vllm-0.32
-    step_law: {{ step: 5850us, prefill_token: 19.5us, decode_seq: 13.8us, kv_token: 42ns }}
-    kv_blocks: 29186
+    {engine}
 pools:
   - name: default
     models: [m]
@@ -42,7 +39,14 @@ sync: {{ heartbeat: {heartbeat}, stale_after: {stale}, dead_after: {dead} }}
 nodes:
 {nodes}
 {tls}
+{gateway}
 """
+
+
+ENGINE = """kind: emulated
+    behaviour: vllm-0.32
+    step_law: { step: 5850us, prefill_token: 19.5us, decode_seq: 13.8us, kv_token: 42ns }
+    kv_blocks: 29186"""
 
 
 class Process:
@@ -88,11 +92,13 @@ class Process:
 class Cluster:
     """nodes: [(name, [hosts])]. The first one listed must host the scheduler; it can be given a load."""
 
-    def __init__(self, nodes, instances, heartbeat="50ms", stale="150ms", dead="400ms", deadline="50ms", tls=None, via=None):
+    def __init__(self, nodes, instances, heartbeat="50ms", stale="150ms", dead="400ms", deadline="50ms", tls=None, via=None,
+                 engine=ENGINE, gateway=None):
         self.folder = tempfile.TemporaryDirectory(prefix="foretoken-e2e-")
         self.ports = dict(zip([n for n, _ in nodes], free_ports(len(nodes))))
         self.nodes = nodes
-        self.options = {"instances": instances, "heartbeat": heartbeat, "stale": stale, "dead": dead, "deadline": deadline}
+        self.options = {"engine": engine, "gateway": f'gateway: {{ listen: "127.0.0.1:{gateway}" }}' if gateway else "",
+                        "instances": instances, "heartbeat": heartbeat, "stale": stale, "dead": dead, "deadline": deadline}
         self.tls = tls
         self.processes = {}  # by name, the latest
         self.all = []
@@ -171,13 +177,13 @@ class Cluster:
 
 
 class Proxy:
-    """Passes TCP bytes on to 127.0.0.1:port, unless it is told to stall (bytes wait, connections stay), to delay, or to cut."""
+    """Passes the TCP bytes of 127.0.0.1:listen on to host:port, unless it is told to stall (bytes wait, connections stay), to delay, or to cut."""
 
-    def __init__(self, port):
-        self.target = port
+    def __init__(self, port, host="127.0.0.1", listen=0):
+        self.target = (host, port)
         self.listener = socket.socket()
         self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.listener.bind(("127.0.0.1", 0))
+        self.listener.bind(("127.0.0.1", listen))
         self.listener.listen(16)
         self.port = self.listener.getsockname()[1]
         self.stalled = threading.Event()
@@ -190,7 +196,7 @@ class Proxy:
         while not self.closing:
             try:
                 near, _ = self.listener.accept()
-                far = socket.create_connection(("127.0.0.1", self.target), timeout=5)
+                far = socket.create_connection(self.target, timeout=5)
             except OSError:
                 continue
             for s in (near, far):

@@ -15,7 +15,7 @@ import time
 import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from tests.integration.e2e.cluster import PROGRAM, TOPOLOGY, Cluster, Process, Proxy  # noqa: E402
+from tests.integration.e2e.cluster import ENGINE, PROGRAM, TOPOLOGY, Cluster, Process, Proxy  # noqa: E402
 
 REPETITIONS = int(os.environ.get("FORETOKEN_E2E_REPETITIONS", "1"))
 TOGETHER = [("router", ["scheduler"]), ("gpu-0", ["i-0", "i-1"]), ("gpu-1", ["i-2", "i-3"]), ("gpu-2", ["i-4", "i-5"])]
@@ -271,7 +271,7 @@ class ClusterTest(unittest.TestCase):
             for name, text in (("lossy", plan), ("control", control)):
                 with open(f"{folder}/{name}.yaml", "w") as f:
                     f.write(text)
-            bare = TOPOLOGY[:TOPOLOGY.index("nodes:")].format(instances=2, deadline="20ms", heartbeat="50ms", stale="150ms", dead="400ms")
+            bare = TOPOLOGY[:TOPOLOGY.index("nodes:")].format(engine=ENGINE, instances=2, deadline="20ms", heartbeat="50ms", stale="150ms", dead="400ms")
 
             def say(faults):
                 with open(f"{folder}/t.yaml", "w") as f:

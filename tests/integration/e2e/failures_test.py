@@ -189,6 +189,50 @@ class FailuresTest(unittest.TestCase):
                 views, _ = self.owners(cluster, ["mirrors", "gpu-0", "gpu-1"])
                 self.assertEqual({v for v in views.values()}, {("mirrors", 1)})
 
+    def test_a_stalled_link_between_hosts_is_a_lost_node_and_heals(self):
+        """Bytes wait and connections stay: only the silence tells."""
+        for _ in range(REPETITIONS):
+            with hosts.Hosts(TOGETHER, 6, proxied=[("gpu-1", "router")]) as cluster:
+                router = cluster.start_all(load="rate=40,requests=240")
+                for node in ("gpu-0", "gpu-1", "gpu-2"):
+                    router.wait_line(f"connected to node {node}")
+                time.sleep(1.5)
+                begun = time.monotonic()
+                cluster.tell_proxy("gpu-1", "router", "stall")
+                detected = router.wait_line("lost node gpu-1", begun)
+                time.sleep(0.7)
+                cluster.tell_proxy("gpu-1", "router", "flow")
+                router.wait_line("connected to node gpu-1", begun)
+                self.account(cluster, "router")
+                self.owners(cluster, ["gpu-0", "gpu-1", "gpu-2"])
+                print(f"[measured] a stalled link between hosts, detected: {(detected - begun) * 1e3:.0f} ms")
+
+    def test_a_delayed_link_between_hosts_delays_decisions_to_their_deadline_and_no_further(self):
+        for _ in range(REPETITIONS):
+            with hosts.Hosts(TOGETHER, 6, proxied=[("gpu-1", "router")], deadline="15ms") as cluster:
+                log = os.path.join(cluster.folder.name, "session.log")
+                cluster.tell_proxy("gpu-1", "router", "delay", 0.03)
+                router = cluster.start_all(load=LOAD, more=("--record", log))
+                self.assertEqual(self.account(cluster, "router")["retried"], 0)
+                decided = [e for _, e in self.decisions(cluster, log) if e["event"] == "decided"]
+                self.assertTrue(any(e["deadline_passed"] and e["answered"] == 4 for e in decided), "no decision by those that answered in time")
+                self.assertFalse(router.process.poll())
+
+    def test_a_host_that_restarts_in_a_loop_harms_nobody_else(self):
+        with hosts.Hosts(TOGETHER, 6) as cluster:
+            router = cluster.start_all(load="rate=40,requests=320")
+            for node in ("gpu-0", "gpu-1", "gpu-2"):
+                router.wait_line(f"connected to node {node}")
+            for k in range(5):
+                time.sleep(0.3 + 0.2 * k)
+                cluster.processes["gpu-1"].signal(signal.SIGKILL)
+                cluster.start("gpu-1")
+            r = cluster.result("router")
+            # A request that meets its second crash is given up and reported; it is never lost.
+            self.assertEqual((r["lost"], r["duplicated"]), (0, 0))
+            self.assertGreaterEqual(r["completed"], 300)
+            self.owners(cluster, ["gpu-0", "gpu-1", "gpu-2"])
+
     def test_a_slow_node_delays_decisions_to_their_deadline_and_no_further(self):
         """Its process runs for 10 of every 50 ms: never silent for long enough to be lost."""
         for _ in range(REPETITIONS):

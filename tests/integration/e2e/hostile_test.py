@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 """A million hostile bytes at every port that the program opens: noise, forged lengths, cut and mutated valid requests, the wrong TLS, and
-connections that say nothing. No process ends, memory stays bounded, and service goes on."""
+connections that say nothing. No process ends, memory stays bounded, and service goes on.
+
+FORETOKEN_HOSTILE_BYTES and FORETOKEN_HOSTILE_CONNECTIONS: at least so many at every port (a million connections take some five minutes each)."""
 import os
 import random
 import re
@@ -15,10 +17,11 @@ import unittest
 import urllib.request
 
 sys.path.insert(0, os.path.abspath(os.path.join(os.path.dirname(os.path.realpath(__file__)), "../../..")))
-from tests.integration.e2e.cluster import PROGRAM, Cluster  # noqa: E402
+from tests.integration.e2e.cluster import PROGRAM, Cluster, free_ports  # noqa: E402
 from tests.integration.gateway import rig  # noqa: E402
 
 BYTES = int(os.environ.get("FORETOKEN_HOSTILE_BYTES", "1000000"))
+CONNECTIONS = int(os.environ.get("FORETOKEN_HOSTILE_CONNECTIONS", "1000"))
 SEED = int(os.environ.get("FORETOKEN_SEED", "8"))
 MORE_MB = 64 if rig.PLAIN else 1024
 CLIENT_HELLO = bytes.fromhex("16030100c8010000c40303") + bytes(range(32)) + b"\x20" + bytes(32) + bytes.fromhex("0002130101000079")
@@ -57,12 +60,14 @@ def attack(rng, valid):
 
 
 def besiege(port, rng, valid, context=None):
-    """Hostile connections until BYTES have gone out; returns how many. Some are left open and silent."""
+    """CONNECTIONS hostile ones and more, until BYTES have gone out; returns how many. Some are left open and silent."""
     sent, count, left = 0, 0, []
-    while sent < BYTES or count < 1000:
+    while sent < BYTES or count < CONNECTIONS:
         count += 1
         try:
-            s = socket.create_connection(("127.0.0.1", port), timeout=5)
+            # An address has 28,000 ports to dial from, each used again after a minute.
+            source = (f"127.0.{1 + count // 20000 % 250}.1", 0)
+            s = socket.create_connection(("127.0.0.1", port), timeout=5, source_address=source)
         except OSError:
             continue
         s.settimeout(2)
@@ -178,6 +183,22 @@ class HostileTest(unittest.TestCase):
         self.siege("admin port", gateway.process, admin, request)
         self.assertEqual(rig.ask(admin, "GET", "/workers").status, 200)
         self.assertEqual(rig.ask(gateway.port, "POST", "/v1/chat/completions", rig.chat(tokens=2)).status, 200)
+
+    def test_gateway_and_dashboard_of_a_cluster(self):
+        layout = [("front", ["gateway"]), ("router", ["scheduler"]), ("gpu-0", ["i-0", "i-1"])]
+        gateway, dashboard = free_ports(2)
+        with Cluster(layout, 2, gateway=gateway) as cluster:
+            cluster.start("gpu-0")
+            cluster.start("router").wait_line("mirrors|connected to node gpu-0")
+            front = cluster.start("front", more=("--dashboard", f"127.0.0.1:{dashboard}"))
+            front.wait_line("gateway at http")
+            front.wait_line("connected to node router")
+            for name, port in (("gateway of a cluster", gateway), ("dashboard of a node", dashboard)):
+                self.siege(name, front.process, port, request)
+            answer = rig.ask(gateway, "POST", "/v1/chat/completions", rig.chat(model="m", tokens=2))
+            self.assertEqual(answer.status, 200, answer.body)
+            with urllib.request.urlopen(f"http://127.0.0.1:{dashboard}/metrics", timeout=30) as page:
+                self.assertEqual(page.status, 200)
 
     def test_port_of_a_fake_engine(self):
         engine = rig.Engine()

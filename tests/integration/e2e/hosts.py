@@ -33,7 +33,9 @@ def begin():
 class Hosts(Cluster):
     """As Cluster; partition() and heal() take links down and up."""
 
-    def __init__(self, nodes, instances, **options):
+    def __init__(self, nodes, instances, proxied=(), **options):
+        """`proxied`: (from, to): what `from` dials `to` by goes through a Proxy on the host of `from`; `from` comes later than `to`."""
+        self.proxied = {pair: None for pair in proxied}  # its process
         self.index = {name: k for k, (name, _) in enumerate(nodes)}
         # A namespace lives as long as a process in it.
         self.holders = {name: subprocess.Popen(["unshare", "--net", "sleep", "infinity"]) for name in self.index}
@@ -47,7 +49,28 @@ class Hosts(Cluster):
             raise
         self.ports = {name: PORT for name in self.index}
         self.paths = {name: self.write(f"{name}.yaml", {}, name) for name in self.index}
+        for source, to in self.proxied:
+            self._begin_proxy(source, to)
         self.path = self.paths[nodes[0][0]]
+
+    def _begin_proxy(self, source, to):
+        """The node of `source` finds `to` at a port of its own host."""
+        listen = PORT + 1 + self.index[to]
+        process = subprocess.Popen([*self.prefix(source), sys.executable, "-m", "tests.integration.e2e.proxy", str(listen), self.host(to), str(PORT)],
+                                   stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.proxied[source, to] = process
+        process.stdout.readline()
+        with open(self.paths[source]) as file:
+            text = file.read()
+        with open(self.paths[source], "w") as file:
+            file.write(text.replace(f"{self.host(to)}:{PORT}", f"127.0.0.1:{listen}"))
+
+    def tell_proxy(self, source, to, *words):
+        """`stall`, `flow`, or `delay` with seconds."""
+        process = self.proxied[source, to]
+        process.stdin.write(" ".join(str(w) for w in words) + "\n")
+        process.stdin.flush()
+        process.stdout.readline()
 
     def host(self, node):
         return f"10.77.0.{self.index[node] + 1}"
@@ -102,6 +125,11 @@ class Hosts(Cluster):
                 self.ip(node, [f"link set {self._link(node, other)} up"] + self._route(node, other))
 
     def _end_holders(self):
+        for proxy in filter(None, self.proxied.values()):
+            proxy.kill()
+            proxy.wait()
+            proxy.stdin.close()
+            proxy.stdout.close()
         for holder in self.holders.values():
             holder.kill()
             holder.wait()

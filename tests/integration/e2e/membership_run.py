@@ -242,14 +242,167 @@ def restart_nodes(rate, requests, pause):
     return out
 
 
+def cluster_fair_share(seen, joined, begun, window=1.0):
+    """As fair_share_after, of {instance: requests under way} and {instance: tokens' steps} as nodes tell them."""
+    for at, engines in seen:
+        if at < begun or not set(joined) <= set(engines):
+            continue
+        total = sum(engines.values())
+        if total and sum(engines[name] for name in joined) >= 0.9 * len(joined) / len(engines) * total:
+            return at - begun
+    return None
+
+
+class ClusterWatch(threading.Thread):
+    """What the nodes say of their engines, again and again: (time, {instance: requests under way})."""
+
+    def __init__(self, cluster):
+        super().__init__(daemon=True)
+        self.cluster, self.seen, self.ended = cluster, [], False
+        self.start()
+
+    def run(self):
+        while not self.ended:
+            with contextlib.suppress(OSError, ValueError, KeyError, AssertionError):
+                nodes = self.cluster.status().values()
+                self.seen.append((time.monotonic(), {name: e["under_way"] for n in nodes for name, e in n.get("engines", {}).items()}))
+            time.sleep(0.05)
+
+    def end(self):
+        self.ended = True
+        self.join()
+
+
+# The built-in load's mean request (azure-conv-2023) is 1,155 prompt and 211 output tokens: a step of 16 sequences takes 10 ms.
+QUICK = """kind: emulated
+    behaviour: vllm-0.32
+    step_law: { step: 6ms, prefill_token: 20us, decode_seq: 250us, kv_token: 1ns }
+    kv_blocks: 29186
+    max_num_seqs: 16"""
+PER_QUICK = 1 / (211 * 0.010 / 16 + 1155 * 20e-6)  # requests/s of one at saturation
+
+
+class Clients:
+    """Nodes that host nothing but a client, one for each load, whose SCHEDULERs are elsewhere."""
+
+    def __init__(self, cluster, names):
+        self.cluster, self.names, self.total, self.retried = cluster, list(names), 0, 0
+
+    def start(self, rate, seconds):
+        name = self.names.pop(0)
+        self.cluster.start(name, f"rate={rate:.2f},requests={int(rate * seconds)}")
+        return name
+
+    def running(self, name):
+        return self.cluster.processes[name].process.poll() is None
+
+    def good(self, name):
+        result = self.cluster.result(name, timeout=300)
+        for key in ("failed", "rejected", "cancelled", "lost", "duplicated"):
+            check(result[key] == 0, f"{name}: {key}: {result[key]}")
+        self.total += result["requests"]
+        return result
+
+
+def all_there(count):
+    return lambda s: len(s["instances"]) == count and all(i["reachable"] and i["mirrored"] and i["state"] == "serving" for i in s["instances"])
+
+
+def restart_each(cluster, names, count, more):
+    took = []
+    for name in names:
+        begun = time.monotonic()
+        cluster.processes[name].signal(15)
+        cluster.processes[name].process.wait(120)
+        cluster.start(name, more=more.get(name, ()))
+        for router in ("router-0", "router-1"):
+            cluster.wait_status(router, all_there(count), timeout=60)
+        took.append(time.monotonic() - begun)
+    return took
+
+
+def shrink_nodes(cluster, watch, leaving):
+    begun = time.monotonic()
+    for name in leaving:
+        instances("remove", "--topology", cluster.path, name)
+    told = time.monotonic()
+    seen = lambda: [engines for at, engines in watch.seen if at > told + 0.3]  # a look takes a while
+    rig.wait_until(lambda: len(seen()) > 0, limit=60, what="a look at the engines")
+    given = {name: seen()[0].get(name, 0) for name in leaving}
+    rig.wait_until(lambda: not set(leaving) & set(seen()[-1]), limit=120, what="all that were told to leave have left")
+    late = {name: engines[name] for engines in seen() for name in leaving if engines.get(name, 0) > given[name]}
+    check(not late, f"assigned to instances that were leaving: {late}, had {given}")
+    return time.monotonic() - begun
+
+
+def grow_nodes(sizes, gpus, seconds):
+    """Instances of nodes join at run time at 0.8 of the saturation of the smaller fleet at each change, every node restarts, and they leave; what
+    the SCHEDULERs did is recorded, and played again."""
+    few, many, least = sizes
+    first = [f"i-{k}" for k in range(few)]
+    nodes = [("router-0", ["scheduler"]), ("router-1", ["scheduler"])] + [(f"gpu-{k}", first[k::gpus]) for k in range(gpus)]
+    restarted = [name for name, _ in nodes]
+    nodes += [(f"client-{k}", ["gateway"]) for k in range(3)]
+    out = {"part": "instances of nodes", "sizes": sizes, "nodes": len(nodes)}
+    with Cluster(nodes, few, engine=QUICK) as cluster:
+        logs = [f"{cluster.folder.name}/{k}.log" for k in range(2)]
+        for name in restarted:
+            cluster.start(name, more=("--record", logs[int(name[-1])], "--record-sync") if name.startswith("router") else ())
+        clients = Clients(cluster, [n for n, _ in nodes if n.startswith("client")])
+        cluster.wait_status("router-0", all_there(few))
+        load = clients.start(0.8 * few * PER_QUICK, 2 * seconds)
+        time.sleep(seconds)
+        watch = ClusterWatch(cluster)
+        begun = time.monotonic()
+        joined = [instances("add", "--topology", cluster.path, "--kind", "e")[0]["instance"] for _ in range(many - few)]
+        out["adding_took_s"] = time.monotonic() - begun
+        rig.wait_until(lambda: cluster_fair_share(watch.seen, joined, begun), limit=120, what="90 % of their share for those that joined")
+        out["fair_share_of_load_after_s"] = cluster_fair_share(watch.seen, joined, begun)
+        check(clients.running(load), "the load ended before the joined ones had their share: give it more requests")
+        clients.good(load)
+
+        load = clients.start(0.8 * many * PER_QUICK, 4 * seconds)
+        time.sleep(seconds / 2)
+        more = {f"router-{k}": ("--record", logs[k] + ".2", "--record-sync") for k in range(2)}
+        out["restart_took_s"] = restart_each(cluster, restarted, many, more)
+        check(clients.running(load), "the load ended before the last node was back: give it more requests")
+        out["restarted_retried"] = clients.good(load)["retried"]
+
+        load = clients.start(0.8 * least * PER_QUICK, 2 * seconds)
+        time.sleep(seconds / 2)
+        leaving = (first + joined)[:many - least]
+        out["left_after_s"] = shrink_nodes(cluster, watch, leaving)
+        check(clients.running(load), "the load ended before the last had left: give it more requests")
+        for name, node in cluster.status().items():
+            names = sorted(i["instance"] for i in node.get("instances", []))
+            check("error" in node or names == sorted(set(first + joined) - set(leaving)), f"{name} knows {names}")
+        again = instances("add", "--topology", cluster.path, "--kind", "e", leaving[0])[0]
+        check(again["id"] >= many, "a number was given to another")
+        clients.good(load)
+        watch.end()
+        for name in restarted:  # so that the logs are whole
+            cluster.processes[name].signal(15)
+        for name in restarted:
+            cluster.processes[name].process.wait(60)
+        out["decisions_played_alike"] = 0
+        for log in [*logs, *(log + ".2" for log in logs)]:
+            played = subprocess.run([rig.PROGRAM, "replay", "--log", log, "--json"], capture_output=True, text=True, timeout=300)
+            check(played.returncode == 0, f"the session is not played alike: {played.stdout} {played.stderr}")
+            out["decisions_played_alike"] += json.loads(played.stdout)["identical"]
+        out.update(requests=clients.total, failed=0, assigned_to_leaving=0)
+    return out
+
+
 def run(small):
     if small:
         yield grow_and_shrink((2, 4, 1), 4)
         yield restart_engines(3, 40, 1)
+        yield grow_nodes((2, 4, 1), 2, 5)
         yield restart_nodes(20, 400, 0.5)
     else:
         yield grow_and_shrink((8, 16, 6), 15)
         yield restart_engines(8, 100, 2)
+        yield grow_nodes((8, 16, 6), 4, 15)
         yield restart_nodes(30, 2400, 2)
 
 

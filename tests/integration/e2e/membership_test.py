@@ -18,6 +18,9 @@ class MembershipTest(unittest.TestCase):
     def test_every_engine_is_restarted_and_an_address_taken_by_another_model(self):
         self.shown(membership_run.restart_engines(3, 40, 1))
 
+    def test_instances_of_nodes_join_and_leave(self):
+        self.shown(membership_run.grow_nodes((2, 4, 1), 2, 5))
+
     def test_every_node_is_restarted(self):
         self.shown(membership_run.restart_nodes(20, 500, 0.5))
 

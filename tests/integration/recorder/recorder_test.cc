@@ -31,13 +31,18 @@ std::vector<LogRecord> RandomRecords(size_t n, Prng& prng) {
   while (out.size() < n) {
     LogRecord r{Instant::FromNanos(static_cast<int64_t>(prng.Below(1 << 30))), static_cast<uint32_t>(prng.Below(4)),
                 FullRecord{}};
-    switch (prng.Below(8)) {
+    switch (prng.Below(10)) {
       case 0: r.body = DeadlineRecord{DecisionId(prng.Next())}; break;
       case 1: r.body = CandidateRecord{InstanceId(static_cast<uint32_t>(prng.Below(9))), prng.Below(2) == 0}; break;
       case 2: r.body = RejectionRecord{RequestId(prng.Next()), OutcomeReason::kShed}; break;
       case 3: r.body = PolicyRecord{"slo", {0.25, Duration::Millis(7), 0.5, 1, 2}}; break;
       case 4: r.body = HostingRecord{InstanceId(static_cast<uint32_t>(prng.Below(9))), prng.Next(), prng.Below(2) == 0}; break;
       case 5: r.body = TimerRecord{InstanceId(static_cast<uint32_t>(prng.Below(9)))}; break;
+      case 6:
+        r.body = JoinRecord{InstanceId(static_cast<uint32_t>(prng.Below(9))), InstanceId(static_cast<uint32_t>(prng.Below(2))),
+                            "j-7", prng.Below(2) == 0};
+        break;
+      case 7: r.body = LeftRecord{InstanceId(static_cast<uint32_t>(prng.Below(9)))}; break;
       default: r.body = testing::RandomMessage(prng.Below(testing::kMessageKinds), prng); break;
     }
     out.push_back(std::move(r));

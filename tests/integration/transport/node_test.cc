@@ -126,7 +126,6 @@ class Node {
     if (ports.size() > 2) o.links.nodes.push_back({"other", {"127.0.0.1", ports[2]}});
     o.links.self = NodeId(self);
     o.links.tls = std::move(tls);
-    o.links.limits.instances = kInstances;
     o.links.heartbeat = Duration::Millis(20);
     o.links.dead_after = Duration::Millis(400);
     o.links.log = [](const std::string&) {};
@@ -134,7 +133,7 @@ class Node {
     o.instances.resize(kInstances);
     o.streams = false;
     for (uint32_t k = 0; k < kInstances; ++k) streams_.emplace_back(InstanceId(k), &Scripts()[k]);
-    o.make_simulator = [this](InstanceId k) {
+    o.make_simulator = [this](InstanceId k, InstanceId) {
       return MakeLoadedSimulator(k, Model(), {}, Scripts()[k.value()], streams_[k.value()], clock_.Now());
     };
     if (self == 1)

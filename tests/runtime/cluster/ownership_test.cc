@@ -36,6 +36,30 @@ TEST(OwnershipArbiterTest, ADeadHomeLosesItAtOnceUnderAHigherTerm) {
   EXPECT_EQ(told[0], (Ownership{InstanceId(0), kEngineNode, 2}));
 }
 
+TEST(OwnershipArbiterTest, OneThatJoinsIsDecidedAsTheOthersUntilItLeaves) {
+  OwnershipArbiter a = MakeArbiter();
+  a.OnPeerUp(kHome, At(100));
+  a.Add({InstanceId(5), kHome});
+  a.OnHeard(InstanceId(5), 3);  // from before our restart
+  EXPECT_EQ(a.Decide(At(100)), (std::vector<Ownership>{{InstanceId(5), kHome, 4}}));
+  a.Remove(InstanceId(0));
+  a.OnPeerDown(kHome, At(500));
+  EXPECT_EQ(a.Decide(At(500)), (std::vector<Ownership>{{InstanceId(5), kEngineNode, 5}}));
+  a.Remove(InstanceId(5));
+  EXPECT_TRUE(a.Standing().empty());
+}
+
+TEST(OwnershipViewTest, OneThatJoinsIsOwnedByItsHomeAndAsOneHasHeard) {
+  OwnershipView view({kHome});
+  view.Add(InstanceId(3), kEngineNode);
+  EXPECT_EQ(view.Of(InstanceId(3)), (Ownership{InstanceId(3), kEngineNode, 1}));
+  EXPECT_TRUE(view.Learn({InstanceId(3), kHome, 2}));
+  view.Add(InstanceId(3), kEngineNode);  // said twice
+  EXPECT_EQ(view.Of(InstanceId(3)).owner, kHome);
+  view.Add(InstanceId(2), kHome);  // a number between
+  EXPECT_EQ(view.Of(InstanceId(2)), (Ownership{InstanceId(2), kHome, 1}));
+}
+
 TEST(OwnershipArbiterTest, AHomeThatNeverCameIsWaitedForFirst) {
   OwnershipArbiter a = MakeArbiter();
   EXPECT_EQ(a.Next(), At(2'000));
