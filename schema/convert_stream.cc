@@ -76,6 +76,12 @@ void Write(const Hello& in, wire::Hello::Builder out) {
   out.setVersion(in.version);
   auto features = out.initFeatures(Size(in.features.size()));
   for (uint32_t i = 0; i < in.features.size(); ++i) features.set(i, in.features[i]);
+  out.setChunkedPrefill(in.chunked_prefill);
+  out.setReserveFullIsl(in.reserve_full_isl);
+  out.setLongPrefillAdaptive(in.long_prefill_adaptive);
+  out.setMaxNumActiveSeqs(in.max_num_active_seqs);
+  out.setLongPrefillTokenThreshold(in.long_prefill_token_threshold);
+  out.setWatermark(in.watermark);
 }
 
 Hello Read(wire::Hello::Reader in) {
@@ -93,6 +99,13 @@ Hello Read(wire::Hello::Reader in) {
   const auto features = in.getFeatures();
   out.features.reserve(features.size());
   for (const auto f : features) out.features.emplace_back(f.begin(), f.end());
+  out.chunked_prefill = in.getChunkedPrefill();
+  out.reserve_full_isl = in.getReserveFullIsl();
+  out.long_prefill_adaptive = in.getLongPrefillAdaptive();
+  out.max_num_active_seqs = NotNegative(in.getMaxNumActiveSeqs(), "hello.max_num_active_seqs: >= 0");
+  out.long_prefill_token_threshold = NotNegative(in.getLongPrefillTokenThreshold(), "hello.long_prefill_token_threshold: >= 0");
+  out.watermark = in.getWatermark();
+  if (!(out.watermark >= 0 && out.watermark < 1)) throw Malformed{"hello.watermark: in [0, 1)"};
   return out;
 }
 
@@ -103,6 +116,8 @@ void Write(const Arrived& in, wire::Arrived::Builder out) {
   out.setMaxTokens(in.max_tokens);
   out.setPriority(in.priority);
   WriteIds(in.block_hashes, out.initBlockHashes(Size(in.block_hashes.size())));
+  out.setOrderNs(in.order_ns);
+  out.setStructured(in.structured);
 }
 
 Arrived Read(wire::Arrived::Reader in) {
@@ -111,7 +126,19 @@ Arrived Read(wire::Arrived::Reader in) {
           NotNegative(in.getPromptTokens(), "arrived.prompt_tokens: >= 0"),
           NotNegative(in.getMaxTokens(), "arrived.max_tokens: >= 0"),
           in.getPriority(),
-          ReadIds<BlockHash>(in.getBlockHashes())};
+          ReadIds<BlockHash>(in.getBlockHashes()),
+          in.getOrderNs(),
+          in.getStructured()};
+}
+
+void Write(const BlocksHashed& in, wire::BlocksHashed::Builder out) {
+  out.setRequest(in.request.value());
+  out.setAtNs(in.at.nanos());
+  WriteIds(in.block_hashes, out.initBlockHashes(Size(in.block_hashes.size())));
+}
+
+BlocksHashed Read(wire::BlocksHashed::Reader in) {
+  return {RequestId(in.getRequest()), Instant::FromNanos(in.getAtNs()), ReadIds<BlockHash>(in.getBlockHashes())};
 }
 
 void Write(const Aborted& in, wire::Aborted::Builder out) {
@@ -346,6 +373,7 @@ StreamBody ReadBody(wire::StreamMessage::Body::Reader in, const DecodeLimits& li
     case Body::SNAPSHOT: return Read(in.getSnapshot(), limits);
     case Body::HEARTBEAT: return Read(in.getHeartbeat());
     case Body::AGGREGATE: return Read(in.getAggregate());
+    case Body::BLOCKS_HASHED: return Read(in.getBlocksHashed());
   }
   throw Malformed{"stream message body: a known kind (a newer peer?)"};
 }
@@ -357,6 +385,7 @@ void WriteBody(const BatchTrace& in, wire::StreamMessage::Body::Builder out) { W
 void WriteBody(const Snapshot& in, wire::StreamMessage::Body::Builder out) { Write(in, out.initSnapshot()); }
 void WriteBody(const Heartbeat& in, wire::StreamMessage::Body::Builder out) { Write(in, out.initHeartbeat()); }
 void WriteBody(const Aggregate& in, wire::StreamMessage::Body::Builder out) { Write(in, out.initAggregate()); }
+void WriteBody(const BlocksHashed& in, wire::StreamMessage::Body::Builder out) { Write(in, out.initBlocksHashed()); }
 
 }  // namespace
 

@@ -24,6 +24,7 @@ struct StreamMessage {
     snapshot @9 :Snapshot;
     heartbeat @10 :Heartbeat;
     aggregate @11 :Aggregate;
+    blocksHashed @12 :BlocksHashed;
   }
 }
 
@@ -41,6 +42,12 @@ struct Hello {
   engine @8 :Text;          # "vllm", "sglang", "llama", "openai", "emulated"
   version @9 :Text;
   features @10 :List(Text);  # in use and not modelled: they lower the state level to `following`
+  chunkedPrefill @11 :Bool = true;
+  reserveFullIsl @12 :Bool = true;
+  longPrefillAdaptive @13 :Bool;
+  maxNumActiveSeqs @14 :Int32;  # 0: maxNumSeqs
+  longPrefillTokenThreshold @15 :Int32;  # 0: off
+  watermark @16 :Float64;
 }
 
 struct Arrived {
@@ -52,6 +59,16 @@ struct Arrived {
   maxTokens @3 :Int64;  # 0: not known
   priority @4 :Int32;
   blockHashes @5 :List(UInt64);  # of the prompt's full blocks; empty: not known
+  orderNs @6 :Int64;  # when its front end took it in (wall clock); decides among equal priorities. 0: not known
+  structured @7 :Bool;  # its output is constrained by a grammar, which no mirror models
+}
+
+struct BlocksHashed {
+  # A request that is about to end had filled blocks beyond those that its prompt fills alone; a later prompt that goes on from its
+  # output has these hashes. Sent before the message that says that it has ended. Lost: a mirror takes such a hit for a miss.
+  request @0 :UInt64;
+  atNs @1 :Int64;
+  blockHashes @2 :List(UInt64);  # behind those of its Arrived
 }
 
 struct Aborted {

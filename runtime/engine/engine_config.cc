@@ -1,5 +1,6 @@
 #include "runtime/engine/engine_config.h"
 
+#include <iterator>
 #include <string>
 
 namespace foretoken {
@@ -46,6 +47,15 @@ std::vector<std::string_view> KnownVllmVersions() {
   std::vector<std::string_view> names;
   for (const VersionRules& v : kVersions) names.push_back(v.name);
   return names;
+}
+
+std::string_view ApplyRulesOfServer(std::string_view version, EngineConfig& config) {
+  const std::string_view minor = version.substr(0, version.find('.', version.find('.') + 1));
+  for (const VersionRules& v : kVersions)
+    if (v.name == minor && ApplyVllmVersion(minor, config).ok()) return v.name;
+  const std::string_view newest = std::rbegin(kVersions)->name;
+  (void)ApplyVllmVersion(newest, config);
+  return newest;
 }
 
 }  // namespace foretoken

@@ -44,5 +44,7 @@ struct EngineConfig {
 // Error: names the known versions.
 Status ApplyVllmVersion(std::string_view version, EngineConfig& config);
 std::vector<std::string_view> KnownVllmVersions();
+// As a server states its version: "0.32.0" has the rules of 0.32, one that is not known those of the newest that is. Returns whose.
+std::string_view ApplyRulesOfServer(std::string_view version, EngineConfig& config);
 
 }  // namespace foretoken

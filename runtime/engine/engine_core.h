@@ -28,6 +28,7 @@ struct EngineRequest {
   int64_t max_tokens = 0;               // the scheduler knows it
   int64_t output_tokens = 0;            // true length; with stop_at_eos the end-of-sequence token comes here
   std::vector<PromptSegment> segments;  // empty: content shared with no other request
+  std::vector<BlockHash> hashes;        // of the first full blocks of its prompt, where they are known: they go before `segments`
   // false: no other request's segments will ever name OutputContent(id) or PrivateContent(id). Then its own content needs no
   // entry in the prefix cache's map: decisions are the same, only faster.
   bool output_named_later = true;
@@ -101,6 +102,8 @@ class EngineCore {
   virtual int32_t running() const = 0;
   virtual int32_t waiting() const = 0;
   virtual int64_t free_blocks() const = 0;
+  // Of a prompt with these blocks in front: how many of them an admission would find in the prefix cache now.
+  virtual int64_t CachedBlocks(std::span<const BlockHash> hashes) const = 0;
   virtual int64_t usable_blocks() const = 0;
   virtual void SetRecordBlocks(bool on) = 0;
   // A full copy that evolves on its own (the reference predictor's fork).

@@ -49,6 +49,8 @@ class SglangCore final : public EngineCore {
   int32_t batches_in_flight() const override { return in_flight_ ? 1 : 0; }
   int32_t running() const override;
   int32_t waiting() const override { return static_cast<int32_t>(waiting_.size()); }
+  // Its cache is a tree of tokens, which hashes of blocks do not name.
+  int64_t CachedBlocks(std::span<const BlockHash>) const override { return 0; }
   int64_t free_blocks() const override { return available_ + cache_.evictable(); }
   int64_t usable_blocks() const override { return config_.num_gpu_blocks - 1; }
   void SetRecordBlocks(bool) override {}  // tokens of the pool have no ids here

@@ -69,6 +69,8 @@ Status VllmCore::Add(const EngineRequest& q) {
   EndAt(r, q.max_tokens, q.output_tokens);
   r.output_named_later = q.output_named_later;
   r.segments.assign(q.segments.begin(), q.segments.end());
+  const auto full = std::min(q.hashes.size(), static_cast<size_t>(q.prompt_tokens / config_.block_size));
+  r.hashes.assign(q.hashes.begin(), q.hashes.begin() + static_cast<std::ptrdiff_t>(full));
   // Nobody else can name a block that holds a token of its own, if the host says that nobody will.
   r.private_from = q.output_named_later ? std::numeric_limits<int64_t>::max()
                    : q.segments.empty() ? 0

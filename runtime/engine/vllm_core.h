@@ -40,6 +40,7 @@ class VllmCore final : public EngineCore {
   int32_t running() const override { return running_.size; }
   int32_t waiting() const override { return waiting_.size + skipped_.size; }
   int64_t free_blocks() const override { return pool_.free(); }
+  int64_t CachedBlocks(std::span<const BlockHash> hashes) const override;
   int64_t usable_blocks() const override { return pool_.usable(); }
   void SetRecordBlocks(bool on) override { record_blocks_ = on; }
   std::unique_ptr<EngineCore> Clone() const override;

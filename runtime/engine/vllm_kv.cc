@@ -40,6 +40,12 @@ void VllmCore::Lookup(ScheduledRequest& r) {
   }
 }
 
+int64_t VllmCore::CachedBlocks(std::span<const BlockHash> hashes) const {
+  if (!config_.prefix_caching) return 0;
+  const auto miss = std::find_if(hashes.begin(), hashes.end(), [&](BlockHash h) { return pool_.Find(h) == KvBlockPool::kNone; });
+  return miss - hashes.begin();
+}
+
 bool VllmCore::Allocate(ScheduledRequest& r, int64_t tokens, bool admit) {
   const int64_t bs = config_.block_size, max_len = config_.max_model_len;
   const int64_t hits = admit ? static_cast<int64_t>(hits_.size()) : 0;

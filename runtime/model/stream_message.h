@@ -28,6 +28,13 @@ struct Hello {
   std::string engine = {};                 // "vllm", "sglang", "llama", "openai", "emulated"
   std::string version = {};                // as the engine states it
   std::vector<std::string> features = {};  // in use and not modelled: "spec_decode", "structured_output", "lora", ...
+  // What else decides vLLM's schedule (EngineConfig).
+  bool chunked_prefill = true;
+  bool reserve_full_isl = true;
+  bool long_prefill_adaptive = false;
+  int32_t max_num_active_seqs = 0;
+  int32_t long_prefill_token_threshold = 0;
+  double watermark = 0;
   bool operator==(const Hello&) const = default;
 };
 
@@ -39,6 +46,8 @@ struct Arrived {
   int64_t max_tokens = 0;
   int32_t priority = 0;
   std::vector<BlockHash> block_hashes;
+  int64_t order_ns = 0;     // when its front end took it in (wall clock): among equal priorities the earlier one goes first; 0: not known
+  bool structured = false;  // its output is constrained by a grammar
   bool operator==(const Arrived&) const = default;
 };
 
@@ -47,6 +56,15 @@ struct Aborted {
   RequestId request;
   Instant at;
   bool operator==(const Aborted&) const = default;
+};
+
+// A request that ends had filled blocks beyond those that its prompt fills alone. A later prompt that goes on from its output has these
+// hashes. Comes before the message that says that it has ended.
+struct BlocksHashed {
+  RequestId request;
+  Instant at;
+  std::vector<BlockHash> block_hashes;  // behind those of its Arrived
+  bool operator==(const BlocksHashed&) const = default;
 };
 
 // Sent at an interval even when idle.
@@ -76,7 +94,7 @@ struct Aggregate {
   bool operator==(const Aggregate&) const = default;
 };
 
-using StreamBody = std::variant<Hello, Arrived, Aborted, BatchTrace, Snapshot, Heartbeat, Aggregate>;
+using StreamBody = std::variant<Hello, Arrived, Aborted, BatchTrace, Snapshot, Heartbeat, Aggregate, BlocksHashed>;
 
 struct StreamMessage {
   InstanceId instance;

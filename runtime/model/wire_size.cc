@@ -22,11 +22,12 @@ int64_t Structs(const std::vector<T>& v, int64_t words) {
 int64_t Text(const std::string& s) { return Words(static_cast<int64_t>(s.size()) + 1); }
 
 int64_t BodyOf(const Hello& h) {
-  int64_t words = 7 + Text(h.engine) + Text(h.version) + Count(h.features);  // a list of pointers to texts
+  int64_t words = 9 + Text(h.engine) + Text(h.version) + Count(h.features);  // a list of pointers to texts
   for (const std::string& f : h.features) words += Text(f);
   return words;
 }
-int64_t BodyOf(const Arrived& a) { return 6 + Count(a.block_hashes); }
+int64_t BodyOf(const Arrived& a) { return 7 + Count(a.block_hashes); }
+int64_t BodyOf(const BlocksHashed& b) { return 3 + Count(b.block_hashes); }
 int64_t BodyOf(const Aborted&) { return 2; }
 int64_t BodyOf(const Heartbeat&) { return 6; }
 int64_t BodyOf(const Aggregate&) { return 4; }

@@ -74,23 +74,73 @@ Found CompareItems(const ReportedStep& step, const Batch& batch) {
   return std::nullopt;
 }
 
+// What a stream lists of a batch: chunks are named, whoever gets the one token that is expected of it is not.
+Found CompareImplied(const ReportedStep& step, const Batch& batch) {
+  size_t named = 0;
+  int32_t decodes = 0;
+  int64_t context = 0;
+  for (const ScheduledItem& s : batch.items) {
+    const bool is_named = named < step.items.size() && step.items[named].request == s.request;
+    if (is_named) {
+      const ReportedStep::Item& e = step.items[named++];
+      if (const Found f = Differ(step, ShadowRule::kChunk, s.tokens, e.tokens, s.request)) return f;
+      if (const Found f = Differ(step, ShadowRule::kProgress, s.computed, e.computed, s.request)) return f;
+      if (const Found f = Differ(step, ShadowRule::kSampling, s.samples, e.samples, s.request)) return f;
+      continue;
+    }
+    if (s.tokens != 1 || !s.samples) return ShadowDisagreement{step.step, ShadowRule::kComposition, s.request, 1, 0};
+    ++decodes;
+    context += s.computed + 1;
+  }
+  if (named < step.items.size())
+    return ShadowDisagreement{step.step, ShadowRule::kComposition, step.items[named].request, 0, 1};
+  for (const RequestId r : step.implied->skipped)
+    for (const ScheduledItem& s : batch.items)
+      if (s.request == r) return ShadowDisagreement{step.step, ShadowRule::kSkipped, r, 0, 1};
+  if (const Found f = Differ(step, ShadowRule::kDecodes, decodes, step.implied->decode_seqs)) return f;
+  return Differ(step, ShadowRule::kDecodeContext, context, step.implied->decode_kv_tokens);
+}
+
 Found CompareSchedule(const ReportedStep& step, const Batch& batch, const std::vector<RequestId>& preempted) {
   if (const Found f = DifferInIds(step, ShadowRule::kPreemption, preempted, step.preempted)) return f;
   if (const Found f = CompareAdmissions(step, batch)) return f;
-  if (const Found f = CompareItems(step, batch)) return f;
-  if (const Found f = Differ(step, ShadowRule::kFreeBlocks, batch.free_blocks_after, step.free_blocks)) return f;
-  if (const Found f = Differ(step, ShadowRule::kRunning, batch.running_after, step.running)) return f;
-  return Differ(step, ShadowRule::kWaiting, batch.waiting_after, step.waiting);
+  if (const Found f = step.implied ? CompareImplied(step, batch) : CompareItems(step, batch)) return f;
+  if (!step.after_schedule) return std::nullopt;
+  const ReportedStep::Scheduled& after = *step.after_schedule;
+  if (const Found f = Differ(step, ShadowRule::kFreeBlocks, batch.free_blocks_after, after.free_blocks)) return f;
+  if (const Found f = Differ(step, ShadowRule::kRunning, batch.running_after, after.running)) return f;
+  return Differ(step, ShadowRule::kWaiting, batch.waiting_after, after.waiting);
 }
 
 Found CompareUpdate(const ReportedStep& step, const BatchResult& result) {
   const auto ours = Ids(result.finished, [](const BatchTrace::Finish& f) { return f.request; });
   if (const Found f = DifferInIds(step, ShadowRule::kFinish, ours, step.finished)) return f;
   if (const Found f = Differ(step, ShadowRule::kFreeBlocksAfter, result.free_blocks_after, step.free_blocks_after)) return f;
-  return Differ(step, ShadowRule::kRunningAfter, result.running_after, step.running_after);
+  if (const Found f = Differ(step, ShadowRule::kRunningAfter, result.running_after, step.running_after)) return f;
+  if (!step.implied) return std::nullopt;
+  return Differ(step, ShadowRule::kWaitingAfter, result.waiting_after, step.implied->waiting_after);
 }
 
 }  // namespace
+
+ReportedStep ReportOf(const BatchTrace& trace) {
+  ReportedStep step;
+  step.step = trace.step;
+  step.scheduled = trace.scheduled;
+  step.result = step.updated = trace.end();
+  step.items.reserve(trace.chunks.size());
+  for (const BatchTrace::Chunk& c : trace.chunks) step.items.push_back({c.request, c.tokens, c.computed, c.samples});
+  step.admitted = trace.admitted;
+  step.preempted = trace.preempted;
+  for (const BatchTrace::Finish& f : trace.finished) {
+    step.finished.push_back(f.request);
+    if (f.reason != FinishReason::kLength) step.stopped.push_back(f);
+  }
+  step.running_after = trace.running;
+  step.free_blocks_after = trace.free_blocks;
+  step.implied = ReportedStep::Implied{trace.decode_seqs, trace.decode_kv_tokens, trace.skipped, trace.waiting};
+  return step;
+}
 
 const char* NameOf(ShadowRule rule) {
   switch (rule) {
@@ -106,9 +156,13 @@ const char* NameOf(ShadowRule rule) {
     case ShadowRule::kFreeBlocks: return "free blocks after schedule";
     case ShadowRule::kRunning: return "running after schedule";
     case ShadowRule::kWaiting: return "waiting after schedule";
+    case ShadowRule::kSkipped: return "skipped";
+    case ShadowRule::kDecodes: return "decodes";
+    case ShadowRule::kDecodeContext: return "decode context";
     case ShadowRule::kFinish: return "finish";
     case ShadowRule::kFreeBlocksAfter: return "free blocks after update";
     case ShadowRule::kRunningAfter: return "running after update";
+    case ShadowRule::kWaitingAfter: return "waiting after update";
   }
   return "unknown";
 }
@@ -152,6 +206,7 @@ std::unique_ptr<ShadowEngine> ShadowEngine::Clone() const {
   copy->next_step_ = next_step_;
   copy->disagreements_ = disagreements_;
   copy->first_ = first_;
+  copy->last_ = last_;
   return copy;
 }
 
@@ -161,6 +216,26 @@ void ShadowEngine::Resynchronise(const ShadowEngine& exact) {
   in_flight_ = exact.in_flight_;
   counters_ = exact.counters_;
   next_step_ = exact.next_step_;
+}
+
+void ShadowEngine::Continue(uint64_t next_step) {
+  pending_.clear();
+  in_flight_.clear();
+  next_step_ = next_step;
+  for (int32_t i = 0; i < core_->batches_in_flight(); ++i) in_flight_.push_back({next_step++, false});
+}
+
+std::unique_ptr<EngineCore> ShadowEngine::StateAt(const Snapshot& snapshot) const {
+  const std::unique_ptr<ShadowEngine> copy = Clone();
+  if (snapshot.exact)
+    for (const Snapshot::InFlight& f : snapshot.exact->in_flight) {
+      if (f.step < copy->next_step_) continue;  // it was decided when it was restored
+      copy->ApplyUntil(f.start);
+      for (int empty = 0; copy->core_->Schedule().items.empty() && empty < kEmptyBatchesMax; ++empty) copy->in_flight_.push_back({});
+      copy->in_flight_.push_back({f.step, false});
+    }
+  copy->ApplyUntil(Instant::Max());
+  return std::move(copy->core_);
 }
 
 void ShadowEngine::Insert(Pending pending) {
@@ -192,6 +267,8 @@ void ShadowEngine::Enqueue(const EngineRequest& request) {
 }
 
 void ShadowEngine::Decide(const ReportedStep& step) {
+  for (const InFlight& f : in_flight_)
+    if (f.step == step.step) return;  // composed before the snapshot that this continues from
   next_step_ = step.step + 1;
   std::vector<RequestId> preempted;  // those of unreported batches go with the next reported step
   const Batch* batch = &core_->Schedule();
@@ -219,6 +296,7 @@ void ShadowEngine::Update(const ReportedStep& step) {
   FT_CHECK(!in_flight_.empty());  // Decide put it there
   const bool disagreed = in_flight_.front().disagreed;
   in_flight_.pop_front();
+  for (const BatchTrace::Finish& f : step.stopped) (void)core_->SetLength(f.request, f.output_tokens, f.output_tokens);
   const BatchResult& result = core_->Update();
   counters_.finished += result.finished.size();
   if (disagreed) return;
@@ -228,6 +306,7 @@ void ShadowEngine::Update(const ReportedStep& step) {
 void ShadowEngine::Count(const ShadowDisagreement& found) {
   ++disagreements_;
   if (!first_) first_ = found;
+  last_ = found;
 }
 
 }  // namespace foretoken

@@ -17,6 +17,7 @@
 #include "runtime/base/units.h"
 #include "runtime/engine/engine_core.h"
 #include "runtime/model/batch_trace.h"
+#include "runtime/model/snapshot.h"
 
 namespace foretoken {
 
@@ -36,12 +37,29 @@ struct ReportedStep {
   std::vector<BatchTrace::Admission> admitted;
   std::vector<RequestId> preempted;
   std::vector<RequestId> finished;
-  int32_t running = 0;  // after schedule(), as the next two
-  int32_t waiting = 0;
-  int64_t free_blocks = 0;
+  // After schedule(); absent from a stream.
+  struct Scheduled {
+    int32_t running = 0;
+    int32_t waiting = 0;
+    int64_t free_blocks = 0;
+  };
+  std::optional<Scheduled> after_schedule;
   int32_t running_after = 0;  // after the update
   int64_t free_blocks_after = 0;
+  // From a stream: `items` holds the chunks alone, as a BatchTrace does, the decodes are implied.
+  struct Implied {
+    int32_t decode_seqs = 0;
+    int64_t decode_kv_tokens = 0;
+    std::vector<RequestId> skipped;
+    int32_t waiting_after = 0;
+  };
+  std::optional<Implied> implied;
+  // Requests that end in this step by an end-of-sequence or stop token, and their output: the model's doing, which no scheduler decides.
+  std::vector<BatchTrace::Finish> stopped;
 };
+
+// A step as its stream reports it.
+ReportedStep ReportOf(const BatchTrace& trace);
 
 // Which decision of the engine the shadow did not reproduce.
 enum class ShadowRule : uint8_t {
@@ -57,9 +75,13 @@ enum class ShadowRule : uint8_t {
   kFreeBlocks,       // KV blocks free after schedule()
   kRunning,          // requests running after schedule()
   kWaiting,          // requests waiting after schedule()
+  kSkipped,          // who runs and gets no token
+  kDecodes,          // how many get a token without being named
+  kDecodeContext,    // tokens that these attend to
   kFinish,           // who ended with the step
   kFreeBlocksAfter,  // KV blocks free after the update
   kRunningAfter,     // requests running after the update
+  kWaitingAfter,     // requests waiting after the update
 };
 const char* NameOf(ShadowRule rule);
 
@@ -96,11 +118,16 @@ class ShadowEngine {
   // Steps, enqueues and aborts that did not agree: at most one each, however much of a step differs.
   uint64_t disagreements() const { return disagreements_; }
   const std::optional<ShadowDisagreement>& first_disagreement() const { return first_; }
+  const std::optional<ShadowDisagreement>& last_disagreement() const { return last_; }
 
   // An exact snapshot: a copy that evolves on its own.
   std::unique_ptr<ShadowEngine> Clone() const;
   // Becomes `exact`; disagreements seen so far stay counted.
   void Resynchronise(const ShadowEngine& exact);
+  // The core was restored from a snapshot whose next step to be reported is `next_step`: its batches in flight are that one and those behind it.
+  void Continue(uint64_t next_step);
+  // The state that the engine had when it took `snapshot`: batches that were in flight then and have not been reported yet are composed.
+  std::unique_ptr<EngineCore> StateAt(const Snapshot& snapshot) const;
 
  private:
   // An input that acts at its time, before a schedule() at the same time.
@@ -133,7 +160,7 @@ class ShadowEngine {
   ShadowCounters counters_;
   uint64_t next_step_ = 0;
   uint64_t disagreements_ = 0;
-  std::optional<ShadowDisagreement> first_;
+  std::optional<ShadowDisagreement> first_, last_;
 };
 
 }  // namespace foretoken

@@ -85,8 +85,9 @@ TEST(CodecTest, EveryMessageComesOutAsItWentIn) {
 
 // Does not compile when a struct grows: then the codec, RandomMessage and this must learn the new field.
 TEST(CodecTest, EveryFieldIsKnown) {
-  [[maybe_unused]] const auto& [h1, h2, h3, h4, h5, h6, h7, h8, h9, h10, h11] = Hello();
-  [[maybe_unused]] const auto& [a1, a2, a3, a4, a5, a6] = Arrived();
+  [[maybe_unused]] const auto& [h1, h2, h3, h4, h5, h6, h7, h8, h9, h10, h11, h12, h13, h14, h15, h16, h17] = Hello();
+  [[maybe_unused]] const auto& [a1, a2, a3, a4, a5, a6, a7, a8] = Arrived();
+  [[maybe_unused]] const auto& [x1, x2, x3] = BlocksHashed();
   [[maybe_unused]] const auto& [t1, t2, t3, t4, t5, t6, t7, t8, t9, t10, t11, t12, t13, t14, t15, t16, t17, t18, t19, t20] =
       BatchTrace();
   [[maybe_unused]] const auto& [c1, c2, c3, c4] = BatchTrace::Chunk();

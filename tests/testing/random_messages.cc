@@ -119,7 +119,13 @@ Hello RandomHello(Prng& p, int64_t max) {
           NonNegative(p),
           Text(p, 20),
           Text(p, 20),
-          List(p, max, [](Prng& q) { return Text(q, 30); })};
+          List(p, max, [](Prng& q) { return Text(q, 30); }),
+          Flag(p),
+          Flag(p),
+          Flag(p),
+          NonNegative32(p),
+          NonNegative32(p),
+          p.Unit()};
 }
 
 BatchTrace Trace(Prng& p, int64_t max) {
@@ -205,7 +211,10 @@ Snapshot RandomSnapshot(Prng& p, int64_t max) {
 StreamBody Body(size_t body, Prng& p, int64_t max) {
   switch (body) {
     case 0: return RandomHello(p, max);
-    case 1: return Arrived{IdOf<RequestId>(p), At(p), NonNegative(p), NonNegative(p), Any32(p), Ids<BlockHash>(p, max)};
+    case 1:
+      return Arrived{IdOf<RequestId>(p), At(p), NonNegative(p), NonNegative(p), Any32(p), Ids<BlockHash>(p, max), At(p).nanos(),
+                     Flag(p)};
+    case 7: return BlocksHashed{IdOf<RequestId>(p), At(p), Ids<BlockHash>(p, max)};
     case 2: return Aborted{IdOf<RequestId>(p), At(p)};
     case 3: return Trace(p, max);
     case 4: return RandomSnapshot(p, max);

@@ -86,7 +86,7 @@ class Reader {
     Fields f(record.value());
     if (f.String("type") != "hello") return Wrong("expected a hello record first");
     out_.version = f.String("version");
-    UseRulesOf(out_.version);
+    out_.rules_from = ApplyRulesOfServer(out_.version, out_.config);
     EngineConfig& c = out_.config;
     c.num_gpu_blocks = f.Int32("num_gpu_blocks");
     c.block_size = f.Int32("block_size");
@@ -106,15 +106,6 @@ class Reader {
     c.policy = policy == "priority" ? QueuePolicy::kPriority : QueuePolicy::kFcfs;
     if (!f.error().empty()) return Wrong(f.error());
     return {};
-  }
-
-  // "0.32.0" has the rules of 0.32; a version that is not known, those of the newest that is.
-  void UseRulesOf(const std::string& version) {
-    const size_t second_dot = version.find('.', version.find('.') + 1);
-    out_.rules_from = version.substr(0, second_dot);
-    if (ApplyVllmVersion(out_.rules_from, out_.config).ok()) return;
-    out_.rules_from = KnownVllmVersions().back();
-    (void)ApplyVllmVersion(out_.rules_from, out_.config);
   }
 
   // What must be known before the first event: every id (ties are broken by it) and which requests an end-of-sequence token
@@ -217,9 +208,7 @@ class Reader {
         step.admitted.push_back({IdIn(f, key, row), NumberIn(f, key, row, 1), std::string_view(key) == "resumed"});
     for (const JsonValue& id : f.Rows("preempted")) step.preempted.push_back(IdIn(f, "preempted", id));
     for (const JsonValue& row : f.Rows("ended")) step.finished.push_back(IdIn(f, "ended", row));
-    step.running = f.Int32("running");
-    step.waiting = f.Int32("waiting");
-    step.free_blocks = f.Int("free_blocks");
+    step.after_schedule = {f.Int32("running"), f.Int32("waiting"), f.Int("free_blocks")};
     step.running_after = f.Int32("running_after");
     step.free_blocks_after = f.Int("free_blocks_after");
     return step;

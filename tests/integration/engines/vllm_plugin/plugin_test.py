@@ -9,6 +9,7 @@ import json
 import os
 import pathlib
 import random
+import subprocess
 import sys
 import unittest
 
@@ -20,6 +21,7 @@ if __name__ == "__main__" and PYTHON and pathlib.Path(sys.executable) != pathlib
 HERE = pathlib.Path(__file__).absolute().parent
 ROOT = HERE.parents[3]
 sys.path[:0] = [str(HERE), str(ROOT / "integration" / "engines" / "vllm" / "python")]
+SHADOW = os.environ.get("LIVE_SHADOW_ALONE", str(HERE / "live_shadow_alone"))
 CASES = pathlib.Path(os.environ.get("FORETOKEN_SHARED", ROOT.parent / "shared")) / "oracle" / "cases"
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 
@@ -60,8 +62,9 @@ class Mirror:
         assert s.step == self.step, f"step {s.step}, expected {self.step}"
         self.step += 1
         for r in s.preempted:
-            self.waiting[r] = self.running.pop(r)
-            self.waiting[r][1] = 0
+            if r in self.running:  # else aborted since
+                self.waiting[r] = self.running.pop(r)
+                self.waiting[r][1] = 0
         for a in s.admitted:
             state = self.waiting.pop(a.request, None)
             if state is not None:  # else aborted while its batch was in flight
@@ -88,7 +91,7 @@ class _Held:
     """A sink that encodes at once, for a test on one thread."""
 
     def __init__(self, scheduler, mirror):
-        self.encoder, self.mirror, self.numbers, self.wants = None, mirror, 0, False
+        self.encoder, self.mirror, self.numbers, self.wants, self.sent = None, mirror, 0, False, []
         self.encoder = wire.Encoder(dict(foretoken_vllm.traced.hello_of(scheduler), instance="3"))
         self.put(dict(self.encoder.hello))
 
@@ -98,9 +101,11 @@ class _Held:
         self.numbers += count
         for frame in self.encoder.frames(record, 0):
             self.mirror.read(frame)
+            self.sent.append(frame)
 
     def snapshot_wanted(self):
-        return False
+        wanted, self.wants = self.wants, False
+        return wanted
 
     def close(self):
         pass
@@ -121,20 +126,25 @@ def check_snapshot(test, scheduler):
         test.assertEqual(s.freeBlocks, scheduler.kv_cache_manager.block_pool.get_num_free_blocks())
 
 
-def follow(test, args, trace, abort=lambda step: None):
+def follow(test, args, trace, abort=lambda step: None, snapshots=None):
+    """snapshots: after how many steps each, on average, the stream has one."""
     os.environ.pop("FORETOKEN_SYNC", None)
     scheduler, mirror = real_scheduler.make_scheduler(args), Mirror()
     tracer = scheduler._foretoken
     tracer.stream = _Held(scheduler, mirror)
-    checked = [0]
+    checked, told, rng = [0], [0], random.Random(len(trace))
 
     def check(in_flight):
         test.assertIsNotNone(tracer.stream, "the plugin disabled itself")
         running = {number_of(r.request_id): r for r in scheduler.running}
         pool = scheduler.kv_cache_manager.block_pool
-        test.assertEqual(mirror.free, pool.get_num_free_blocks())
-        test.assertEqual(mirror.counts, (len(scheduler.running), scheduler.get_request_counts()[1]))
+        if mirror.step > told[0]:  # a step without tokens is not reported, nor what an abort behind the last one left
+            told[0] = mirror.step
+            test.assertEqual(mirror.free, pool.get_num_free_blocks())
+            test.assertEqual(mirror.counts, (len(scheduler.running), scheduler.get_request_counts()[1]))
         checked[0] += 1
+        if snapshots and rng.random() * snapshots < 1:
+            tracer.stream.wants = True
         if checked[0] % 7 == 0:
             check_snapshot(test, scheduler)
         if in_flight:  # the scheduler is a batch ahead of what has been reported
@@ -147,7 +157,30 @@ def follow(test, args, trace, abort=lambda step: None):
 
     real_scheduler.run(scheduler, args, trace, check, abort)
     test.assertEqual((mirror.running, mirror.waiting), ({}, {}))
-    return checked[0]
+    return checked[0], b"".join(tracer.stream.sent)
+
+
+def shadow(frames, *arguments):
+    """What LiveShadow makes of a stream."""
+    done = subprocess.run([SHADOW, *map(str, arguments)], input=frames, capture_output=True, timeout=120)
+    assert done.returncode == 0, done.stderr.decode()
+    return json.loads(done.stdout)
+
+
+def conversations(rng, count, limit):
+    """Requests of several turns: a later prompt holds what the earlier one said and what was answered."""
+    rows = []
+    for k in range(count):
+        at, segments, before = rng.random() * 4, [["system", rng.choice([0, 40, 96])]], None
+        for turn in range(rng.randint(1, 3)):
+            segments = [*segments, [f"u{k}.{turn}", rng.randint(1, 120)]]
+            output = rng.randint(1, 80)
+            if sum(n for _, n in segments) + output > limit:
+                break
+            rows.append({"id": f"c{k}.{turn}", "arrival": at, "prompt_len": sum(n for _, n in segments), "output_len": output,
+                         "priority": rng.randint(0, 2), "segments": segments, "after": before})
+            segments, at, before = [*segments, ["output", output]], at + 0.3 + 2 * rng.random(), rows[-1]["id"]
+    return rows
 
 
 @unittest.skipIf(MISSING, MISSING)
@@ -160,7 +193,10 @@ class PluginTest(unittest.TestCase):
             args = json.loads((case / "args.json").read_text())
             trace = [json.loads(line) for line in (case / "trace.jsonl").read_text().splitlines()]
             with self.subTest(case.name):
-                steps += follow(self, args, trace)
+                more, frames = follow(self, args, trace, snapshots=25)
+                steps += more
+                report = shadow(frames)
+                self.assertEqual((report["disagreements"], report["differed"], report["followed"]), (0, 0, 0), report)
         print(f"{steps} steps compared")
 
     def test_records_equal_the_engines_state_under_random_load_with_aborts(self):
@@ -176,6 +212,26 @@ class PluginTest(unittest.TestCase):
                 r["segments"] = [["common", shared], [r["id"], r["prompt_len"] - shared]]
             with self.subTest(seed=seed):
                 follow(self, args, trace, lambda step: f"cmpl-ft-{rng.randrange(60)}-0-0123abcd" if rng.random() < 0.05 else None)
+
+    def test_a_shadow_on_the_stream_decides_every_step_as_the_server_and_equals_its_snapshots(self):
+        seen = {"steps": 0, "compared": 0, "restored": 0, "lost": 0}
+        for seed in range(int(os.environ.get("FORETOKEN_SEEDS", "10"))):
+            rng = random.Random(1000 + seed)
+            args = {"num_gpu_blocks": rng.choice([60, 120, 900]), "max_num_seqs": rng.choice([4, 12, 32]),
+                    "max_num_batched_tokens": rng.choice([64, 256, 1024]), "async_scheduling": rng.choice(["on", "off"]),
+                    "policy": rng.choice(["fcfs", "priority"]), "stop": rng.choice(["eos", "length"])}
+            trace = conversations(rng, 40, 600)
+            with self.subTest(seed=seed, args=args):
+                _, frames = follow(self, args, trace, snapshots=12,
+                                   abort=lambda step, rng=rng, n=len(trace): f"cmpl-ft-{rng.randrange(n)}-0-0123abcd" if rng.random() < 0.04 else None)
+                report = shadow(frames)
+                self.assertEqual((report["disagreements"], report["differed"], report["followed"]), (0, 0, 0), report)
+                lossy = shadow(frames, 0.01, seed)
+                self.assertEqual((lossy["disagreements"], lossy["differed"]), (0, 0), lossy)
+                for key in seen:
+                    seen[key] += report[key] + lossy[key]
+        print(seen)
+        self.assertTrue(all(seen.values()), seen)
 
     def test_a_failure_of_the_plugin_leaves_the_server_running(self):
         args = {"num_gpu_blocks": 200}

@@ -22,6 +22,7 @@ from vllm.v1.structured_output import StructuredOutputManager
 import foretoken_vllm
 
 EOS = 7
+TOKEN = 500  # every other token of every output; the segment "output" of a prompt is made of it
 STEP_SECONDS = 0.02
 
 
@@ -67,7 +68,7 @@ def _prompt(r, args):
         tokens = [1000 * h + k for h in r["hash_ids"] for k in range(size)]
         return (tokens + [zlib.crc32(r["id"].encode()) % 2**30 + k for k in range(r["prompt_len"])])[:r["prompt_len"]]
     segments = r.get("segments") or [[r["id"], r["prompt_len"]]]
-    return [zlib.crc32(name.encode()) % 2**30 + k for name, length in segments for k in range(length)]
+    return [TOKEN if name == "output" else zlib.crc32(name.encode()) % 2**30 + k for name, length in segments for k in range(length)]
 
 
 def make_request(number, r, args):
@@ -87,19 +88,25 @@ def _result(output, scheduler, lengths, stop):
         ids.append(rid)
         samples = request is not None and not output.was_prefill_chunk[rid]
         last = samples and stop == "eos" and request.num_output_tokens + 1 >= lengths[rid]
-        tokens.append(([EOS if last else 500]) if samples else [])
+        tokens.append(([EOS if last else TOKEN]) if samples else [])
     return ModelRunnerOutput(req_ids=ids, req_id_to_index={r: k for k, r in enumerate(ids)}, sampled_token_ids=tokens)
 
 
+def _may_come(after, ids, scheduler):
+    return after is None or (after in ids and ids[after] not in scheduler.requests)
+
+
 def run(scheduler, args, trace, after_update, abort=lambda step: None):
-    """Until everything has ended. `after_update(in_flight)` is called behind every step; `abort(step)` may name a request id."""
+    """Until everything has ended; what is `after` another request arrives when that has ended. `after_update(in_flight)` is called behind every step; `abort(step)` may name a request id."""
     arrivals = collections.deque(sorted(enumerate(trace), key=lambda r: r[1]["arrival"]))
-    lengths, flight, now, step = {}, collections.deque(), 0.0, 0
+    lengths, flight, now, step, ids = {}, collections.deque(), 0.0, 0, {}
     depth = 2 if args.get("async_scheduling") == "on" else 1
     while arrivals or scheduler.has_requests() or flight:
-        while arrivals and arrivals[0][1]["arrival"] <= now:
-            number, r = arrivals.popleft()
+        due = [a for a in arrivals if a[1]["arrival"] <= now and _may_come(a[1].get("after"), ids, scheduler)]
+        for number, r in due:
+            arrivals.remove((number, r))
             request = make_request(number, r, args)
+            ids[r["id"]] = request.request_id
             if request.num_tokens >= scheduler.max_model_len:
                 continue  # the front end refuses it
             lengths[request.request_id] = r["output_len"]
@@ -120,5 +127,5 @@ def run(scheduler, args, trace, after_update, abort=lambda step: None):
             after_update(len(flight))
             step += 1
         elif arrivals:
-            now = max(now, arrivals[0][1]["arrival"] - STEP_SECONDS)
+            now = max(now, min(r["arrival"] for _, r in arrivals if _may_come(r.get("after"), ids, scheduler)) - STEP_SECONDS)
         now += STEP_SECONDS

@@ -43,9 +43,13 @@ class Stream:
         stream.thread.start()
         return stream
 
-    def put(self, record):
+    def put(self, record, only_as=None):
+        """only_as: to be the message of this number or none; the engine has gone on while it was made."""
         ends = len(record["ended"]) if record["type"] == "free" else 1
         with self.lock:
+            if only_as not in (None, self.next):
+                self.wanted = True
+                return
             record["n"] = self.next
             if record["type"] == "free":
                 record["numbers"] = list(range(self.next, self.next + ends))
@@ -92,7 +96,8 @@ class Stream:
         oldest = tracer.pending[0][1]["t_sched1"] if tracer.pending else None
         self.put({"type": "heartbeat", "t": now(), "held": len(scheduler.requests), "since": oldest})
         if self.wanted and not scheduler.requests and not tracer.pending and not tracer.in_update:
-            tracer.answer_resync()
+            as_of = self.next
+            tracer.answer_resync(lambda snapshot: self.put(snapshot, only_as=as_of))
 
 
 class FileSink:
@@ -128,6 +133,8 @@ class SocketSink:
                 if self.socket is None:
                     self.socket = self._connect()
                     self.pause = 0.1
+                    if record["type"] != "hello":  # whoever listens now may not have heard it
+                        self.socket.sendall(b"".join(self.encoder.frames(self.encoder.hello, now())))
                 return self.socket.sendall(data)
             except OSError as error:
                 if self.pause == 0.1:

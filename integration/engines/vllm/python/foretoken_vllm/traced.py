@@ -13,6 +13,7 @@ from foretoken_vllm.ids import hash_of
 from foretoken_vllm.stream import Stream
 
 now = time.monotonic_ns
+MOST_BLOCKS = 32000  # of an exact snapshot: one frame holds it
 _log = logging.getLogger("foretoken_vllm")
 
 
@@ -52,10 +53,21 @@ def features_of(scheduler):
         ("kv_transfer", getattr(config, "kv_transfer_config", None)),
         ("multimodal", getattr(config.model_config, "is_multimodal_model", False)),
         ("pipeline_parallel", scheduler.parallel_config.pipeline_parallel_size > 1),
+        ("kv_cache_groups", not _plain_cache(scheduler)),
     ):
         if value:
             found.append(feature)
     return found
+
+
+def _plain_cache(scheduler):
+    """One group of layers with full attention, hashed block by block: what EngineCore models."""
+    from vllm.v1.kv_cache_interface import FullAttentionSpec
+
+    groups = scheduler.kv_cache_config.kv_cache_groups
+    manager = scheduler.kv_cache_manager
+    return (len(groups) == 1 and isinstance(groups[0].kv_cache_spec, FullAttentionSpec)
+            and groups[0].kv_cache_spec.block_size == getattr(manager, "hash_block_size", scheduler.block_size) == scheduler.block_size)
 
 
 def _version():
@@ -88,7 +100,40 @@ def snapshot_of(tracer):
         "running": [row(r) for r in scheduler.running], "waiting": waiting, "waiting_order": [w[0] for w in waiting],
         "free_blocks": scheduler.kv_cache_manager.block_pool.get_num_free_blocks(),
         "total_blocks": scheduler.kv_cache_manager.block_pool.num_gpu_blocks - 1,
+        "exact": exact_of(tracer) if _plain_cache(scheduler) and scheduler.kv_cache_manager.block_pool.num_gpu_blocks <= MOST_BLOCKS else None,
     }
+
+
+def exact_of(tracer):
+    """What a fork of the scheduler needs beside the rows: blocks of every request, the free list in order, what every block holds."""
+    scheduler = tracer.scheduler
+    manager, pool = scheduler.kv_cache_manager.coordinator.single_type_managers[0], scheduler.kv_cache_manager.block_pool
+    skipped = {r.request_id for r in getattr(scheduler, "skipped_waiting", ())}
+
+    def detail(r):
+        rid = r.request_id
+        return {"id": rid, "prio": r.priority, "max_tokens": r.max_tokens, "arrival": r.arrival_time,
+                "blocks": [b.block_id for b in manager.req_to_blocks.get(rid, ())], "hashes": [hash_of(h) for h in r.block_hashes],
+                "registered": manager.num_cached_block.get(rid, 0), "placeholders": r.num_output_placeholders,
+                "in_flight": getattr(r, "num_in_flight_tokens", 0), "stale": getattr(r, "num_stale_output_tokens", 0),
+                "preempted": r.status.name == "PREEMPTED", "partial": bool(r.is_prefill_chunk), "skipped": rid in skipped}
+
+    hashed = []
+    for key, held in pool.cached_block_hash_to_block._cache.items():
+        blocks = held.values() if isinstance(held, dict) else (held,)
+        hashed += [(b.block_id, hash_of(key)) for b in blocks]
+    live = scheduler.requests
+    return {"requests": [detail(r) for r in [*scheduler.running, *_waiting_requests(scheduler)]], "hashed": hashed,
+            "free_list": [b.block_id for b in pool.free_block_queue.get_all_free_blocks()],
+            "in_flight": [(record["seq"], record["t_sched1"], [item for item in record["items"] if item[0] in live])
+                          for _, record in tracer.pending],
+            "finish_pending": bool(scheduler.finished_req_ids)}
+
+
+def hashed_of(request, block_size):
+    """Hashes of the blocks that a request has filled beyond those that its prompt fills alone; None: there are none."""
+    hashes = request.block_hashes[request.num_prompt_tokens // block_size:]
+    return {"type": "hashed", "t": now(), "id": request.request_id, "hashes": [hash_of(h) for h in hashes]} if hashes else None
 
 
 def add_of(request):
@@ -141,6 +186,8 @@ class Tracer:
     @_guarded
     def freed(self, request):
         self.cached.pop(request.request_id, None)
+        if hashed := hashed_of(request, self.scheduler.block_size):
+            self.stream.put(hashed)
         end = (request.request_id, request.status.name, request.num_output_tokens, getattr(request, "num_preemptions", 0))
         if self.in_update:
             self.ended.append(end)
@@ -152,9 +199,9 @@ class Tracer:
         self.preempted.append(request.request_id)
 
     @_guarded
-    def answer_resync(self):
+    def answer_resync(self, put=None):
         if self.stream.snapshot_wanted():
-            self.stream.put(snapshot_of(self))
+            (put or self.stream.put)(snapshot_of(self))
 
     @_guarded
     def scheduled(self, output, began, done):

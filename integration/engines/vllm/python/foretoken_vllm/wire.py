@@ -19,6 +19,10 @@ def schema():
     return capnp.load(str(folder / "frame.capnp"), imports=[str(pathlib.Path(capnp.__file__).parents[1])])
 
 
+def _nanos(seconds):
+    return int(seconds * 1e9)
+
+
 class Encoder:
     def __init__(self, hello):
         self.hello = hello
@@ -45,11 +49,17 @@ class Encoder:
             "maxNumBatchedTokens": h["max_num_batched_tokens"], "maxNumSeqs": h["max_num_seqs"], "blockTokens": h["block_size"],
             "kvBlocks": h["num_gpu_blocks"], "prefixCaching": h["prefix_caching"], "asyncScheduling": h["async_scheduling"],
             "priorityPolicy": h["policy"] == "priority", "maxModelLen": h["max_model_len"], "engine": "vllm", "version": h["version"],
-            "features": h["features"]}
+            "features": h["features"], "chunkedPrefill": h["chunked_prefill"], "reserveFullIsl": h["reserve_full_isl"],
+            "longPrefillAdaptive": h["long_prefill_token_threshold_adaptive"], "maxNumActiveSeqs": h["max_num_active_seqs"],
+            "longPrefillTokenThreshold": h["long_prefill_token_threshold"], "watermark": h["watermark"]}
 
     def _add(self, r):
         return "arrived", {"request": number_of(r["id"]), "atNs": r["t"], "promptTokens": r["prompt"], "maxTokens": r["max_tokens"] or 0,
-                           "priority": r["prio"], "blockHashes": r["hashes"]}
+                           "priority": r["prio"], "blockHashes": r["hashes"], "orderNs": _nanos(r["arrival"]),
+                           "structured": r["structured"]}
+
+    def _hashed(self, r):
+        return "blocksHashed", {"request": number_of(r["id"]), "atNs": r["t"], "blockHashes": r["hashes"]}
 
     def _heartbeat(self, r):
         return "heartbeat", {"atNs": r["t"], "lastSeq": r["n"], "held": r["held"], "stepInFlight": r["since"] is not None,
@@ -78,7 +88,21 @@ class Encoder:
                     "cachedTokens": cached}
 
         return "snapshot", {"lastSeq": r["n"], "nextStep": r["seq"], "asOfNs": r["t"], "running": [row(q) for q in r["running"]],
-                            "waiting": [row(q) for q in r["waiting"]], "freeBlocks": r["free_blocks"], "totalBlocks": r["total_blocks"]}
+                            "waiting": [row(q) for q in r["waiting"]], "freeBlocks": r["free_blocks"], "totalBlocks": r["total_blocks"],
+                            **({"exact": self._exact(r["exact"])} if r["exact"] else {})}
+
+    @staticmethod
+    def _exact(e):
+        return {
+            "requests": [{"request": number_of(d["id"]), "priority": d["prio"], "maxTokens": d["max_tokens"] or 0,
+                          "arrivalNs": _nanos(d["arrival"]), "blocks": d["blocks"], "promptHashes": d["hashes"],
+                          "registeredBlocks": d["registered"], "placeholders": d["placeholders"], "inFlightTokens": d["in_flight"],
+                          "staleTokens": d["stale"], "preempted": d["preempted"], "partialPrefill": d["partial"],
+                          "skipped": d["skipped"]} for d in e["requests"]],
+            "freeList": e["free_list"], "hashedBlocks": [{"block": b, "hash": h} for b, h in e["hashed"]],
+            "inFlight": [{"step": step, "startNs": at, "requests": [number_of(i) for i, *_ in items],
+                          "tokens": [n for _, n, *_ in items], "samples": [s for *_, s in items]} for step, at, items in e["in_flight"]],
+            "finishPending": e["finish_pending"]}
 
     @staticmethod
     def _chunk(rid, tokens, computed, samples):
