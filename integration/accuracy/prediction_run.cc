@@ -103,12 +103,12 @@ class RecordingReader {
       Leave(id);
     }
     trace.running = step.running_after;
-    trace.waiting = step.waiting;
+    trace.waiting = step.after_schedule->waiting;
     trace.free_blocks = step.free_blocks_after;
     trace.total_blocks = recording_.config.num_gpu_blocks - 1;
     controls_.push_back(trace.end());
     if (controls_.size() > kControls) controls_.pop_front();
-    idle_ = step.running_after == 0 && step.waiting == 0 && waiting_ == 0;
+    idle_ = step.running_after == 0 && step.after_schedule->waiting == 0 && waiting_ == 0;
     run_.events.push_back({trace.end(), std::move(trace)});
   }
 

@@ -60,6 +60,7 @@ int Serve(Arguments& a) {
   const std::string host = c.host.find(':') == std::string::npos ? c.host : "[" + c.host + "]";
   std::cout << "foretoken gateway: listening on " << (c.tls_cert.empty() ? "http://" : "https://") << host << ":"
             << server.port() << std::endl;
+  if (server.sync_port() != 0) std::cout << "foretoken gateway: sync streams on port " << server.sync_port() << std::endl;
   std::unique_ptr<Dashboard> dashboard;
   if (!a.dashboard.empty() && a.dashboard != "none") {
     auto made = StartDashboard(a.dashboard, {{"gateway", "Gateway", c.board, nullptr}});
@@ -134,6 +135,8 @@ void AddGatewayCommand(CLI::App& app, int& exit_code) {
       ->capture_default_str();
   c->add_option("--host", a->config.host, "Address to listen on")->capture_default_str();
   c->add_option("--port", a->config.port, "Port; 0: the kernel's choice")->capture_default_str();
+  c->add_option("--sync-listen", a->config.sync_listen,
+                "Where the workers' plugins (foretoken_vllm) stream their progress: tcp:HOST:PORT or unix:PATH");
   c->add_option("--policy", a->config.policy, "Routing policy (foretoken simulate --help names them)")->capture_default_str();
   c->add_option("--shadow", a->config.shadow, "A second policy that predicts beside it, sends nothing and is compared");
   AddLogOptions(*c, a->log);

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cctype>
 #include <charconv>
 #include <cmath>
 #include <utility>
@@ -17,6 +18,20 @@ std::string_view ChunkLine(size_t size, std::array<char, 24>& buffer) {
   *end++ = '\r';
   *end++ = '\n';
   return {buffer.data(), static_cast<size_t>(end - buffer.data())};
+}
+
+// Header lines but the one that names the request: this engine is told our number instead, by which its stream speaks of it.
+void AppendWithoutRequestId(std::string_view lines, std::string& out) {
+  constexpr std::string_view kName = "x-request-id:";
+  while (!lines.empty()) {
+    const std::string_view line =
+        lines.substr(0, lines.find('\n') == std::string_view::npos ? lines.size() : lines.find('\n') + 1);
+    lines.remove_prefix(line.size());
+    const bool names = line.size() >= kName.size() && std::equal(kName.begin(), kName.end(), line.begin(), [](char a, char b) {
+                         return a == static_cast<char>(std::tolower(static_cast<unsigned char>(b)));
+                       });
+    if (!names) out += line;
+  }
 }
 
 GatewayError Unavailable(std::string message, std::string code) {
@@ -159,11 +174,16 @@ void Exchange::SendRequest() {
   wire_head_ += " HTTP/1.1\r\nHost: ";
   wire_head_ += engine_->url.authority();
   wire_head_ += "\r\n";
-  wire_head_ += head_->forwarded;
-  if (head_->made_request_id) {
-    wire_head_ += "X-Request-Id: ";
-    wire_head_ += head_->request_id;
-    wire_head_ += "\r\n";
+  if (gateway_.TellsNumber(engine_->id)) {
+    AppendWithoutRequestId(head_->forwarded, wire_head_);
+    wire_head_ += "X-Request-Id: ft-" + std::to_string(meta_.id.value()) + "\r\n";
+  } else {
+    wire_head_ += head_->forwarded;
+    if (head_->made_request_id) {
+      wire_head_ += "X-Request-Id: ";
+      wire_head_ += head_->request_id;
+      wire_head_ += "\r\n";
+    }
   }
   if (engine_->url.rank) wire_head_ += "X-data-parallel-rank: " + std::to_string(*engine_->url.rank) + "\r\n";
   std::array<char, 24> digits;

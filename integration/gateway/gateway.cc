@@ -38,7 +38,11 @@ Gateway::Gateway(boost::asio::io_context& io, const GatewayConfig& config)
     : io_(io),
       config_(config),
       resolver_(io),
-      name_seed_(Mix64(static_cast<uint64_t>(zero_.time_since_epoch().count()), config.seed)) {
+      name_seed_(Mix64(static_cast<uint64_t>(zero_.time_since_epoch().count()), config.seed)),
+      next_request_(static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::milliseconds>(
+                                              std::chrono::system_clock::now().time_since_epoch())
+                                              .count())
+                    << 12) {
   head_options_.most_bytes = config.max_header_bytes;
   head_options_.request_id_fields = config.request_id_headers;
 }
@@ -79,6 +83,7 @@ Result<std::unique_ptr<Gateway>> Gateway::Make(boost::asio::io_context& io, cons
     if (code || e.endpoints.empty())
       return Error{"worker " + e.url.name() + ": " + e.url.host + " cannot be resolved: " + code.message()};
   }
+  if (const Status listens = gateway->ListenForSync(); !listens.ok()) return listens.error();
   return gateway;
 }
 
@@ -144,6 +149,7 @@ void Gateway::Sweep() {
     e->CloseIdleBefore(now - config_.pool_idle);
     CheckProgress(*e, now);
   }
+  if (sync_ != nullptr) SweepSync(now);
   ProbeDue(now);
   HandOver(Now());
   Reclaim();

@@ -24,6 +24,7 @@
 #include "integration/gateway/http_head.h"
 #include "integration/gateway/retry_budget.h"
 #include "integration/gateway/routing.h"
+#include "integration/gateway/sync_listener.h"
 #include "integration/gateway/token_estimator.h"
 #include "integration/log/log.h"
 #include "runtime/base/result.h"
@@ -51,10 +52,10 @@ class Swept : public boost::intrusive::list_base_hook<boost::intrusive::link_mod
 
 class ObservationBuilder;
 
-class Gateway {
+class Gateway : private SyncListener::Owner {
  public:
   static Result<std::unique_ptr<Gateway>> Make(boost::asio::io_context& io, const GatewayConfig& config);
-  ~Gateway();
+  ~Gateway() override;
 
   Instant Now() const {
     return Instant::FromNanos(
@@ -114,6 +115,13 @@ class Gateway {
   const std::vector<std::string>& model_names() const { return model_names_; }
   bool HasLiveEngine() const;
 
+  // ---- Streams of engines' plugins (gateway_sync.cc).
+  Status ListenForSync();
+  // Null: none are listened for.
+  const SyncListener* sync() const { return sync_.get(); }
+  // The engine's own stream tells its progress, or may: then it is told our number of a request.
+  bool TellsNumber(InstanceId id) { return sync_ != nullptr && routing_->mirror(id).live() != nullptr; }
+
   // ---- Connections and requests.
   void Add(Swept& connection) {
     connections_.push_back(connection);
@@ -155,6 +163,10 @@ class Gateway {
 
  private:
   Gateway(boost::asio::io_context& io, const GatewayConfig& config);
+  bool OnSync(StreamMessage message) override;
+  void OnSyncClosed(InstanceId instance) override;
+  void OnSyncRefused(const std::string& why) override;
+  void SweepSync(Instant now);
   struct Handover {  // from those that a list named to those that it names
     MemberSource source;
     std::vector<InstanceId> leave, join;
@@ -206,7 +218,10 @@ class Gateway {
   Connections connections_;
   Connections::iterator cursor_ = connections_.end();  // the one to be looked at next
   size_t open_connections_ = 0;
-  uint64_t next_request_ = 1;
+  uint64_t
+      next_request_;  // begins where no gateway before this one can have come to: engines may still hold what that one sent
+  std::unique_ptr<SyncListener> sync_;
+  std::vector<StateLevel> levels_told_;  // by engine, on the log
   uint64_t name_seed_;
   size_t running_ = 0;  // places taken
   std::deque<std::weak_ptr<Waiter>> queue_;

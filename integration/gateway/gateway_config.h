@@ -24,6 +24,8 @@ struct GatewayConfig {
   Duration dns_every = Duration::Seconds(5);
   // For hosts that can make engines: starts one of this kind and returns its URL. Empty: workers are named by URL only.
   std::function<Result<std::string>(const std::string& kind)> make_worker;
+  // Where workers' plugins connect to stream their progress: unix:PATH or tcp:HOST:PORT; empty: nowhere.
+  std::string sync_listen;
   std::function<void(const std::string& url)> on_left;  // a worker is gone, and nothing of it is under way
   std::string host = "127.0.0.1";
   uint16_t port = 30000;         // 0: the kernel's choice

@@ -60,6 +60,31 @@ void AddEngine(const EngineReport& e, MetricSet& out) {
   out.Gauge("foretoken:mirror_tokens_per_chunk", "Output tokens in one piece of a stream.", e.tokens_per_chunk, engine);
 }
 
+void AddSync(const EngineReport& e, MetricSet& out) {
+  for (const char* level : {"exact", "following", "inferred"})
+    out.Gauge("foretoken:mirror_level", "1: what the mirror may claim of the engine's state.", e.level == level ? 1 : 0,
+              {{"engine", e.name}, {"level", level}});
+  if (!e.sync) return;
+  const MetricSet::Labels engine = {{"engine", e.name}};
+  const LiveShadow::Counters& s = e.sync->shadow;
+  out.Counter("foretoken:shadow_steps_total", "Steps that the shadow engine decided before they were read.", s.steps, engine);
+  out.Counter("foretoken:shadow_disagreements_total", "Of these, decided otherwise than the engine did.", s.disagreements,
+              engine);
+  out.Counter("foretoken:followed_steps_total", "Steps read without having been decided.", s.followed, engine);
+  out.Counter("foretoken:snapshots_compared_total", "Snapshots compared with the shadow, block for block.", s.compared, engine);
+  out.Counter("foretoken:snapshots_differed_total", "Of these, unequal.", s.differed, engine);
+  out.Counter("foretoken:snapshots_restored_total", "Snapshots that made the shadow exact.", s.restored, engine);
+  out.Counter("foretoken:stream_messages_total", "Messages of the engine's stream, in order.", e.sync->stream.applied, engine);
+  out.Counter("foretoken:stream_gaps_total", "Gaps in the engine's stream.", e.sync->stream.gap, engine);
+  out.Counter("foretoken:stream_resyncs_total", "Snapshots asked for because of them.", e.sync->stream.resync, engine);
+  out.Counter("foretoken:engine_restarts_total", "New epochs of the engine's stream.", e.sync->stream.epoch_change, engine);
+  out.Counter("foretoken:foreign_requests_total", "Requests of other clients at the engine.", e.sync->live.foreign, engine);
+  out.Gauge("foretoken:front_end_in_seconds", "From a request's being sent until the engine has it.",
+            e.sync->front_in.seconds(), engine);
+  out.Gauge("foretoken:front_end_out_seconds", "From the engine's result until its token is here.", e.sync->front_out.seconds(),
+            engine);
+}
+
 void AddMembers(const GatewayReport& r, MetricSet& out) {
   out.Gauge("foretoken:workers", "Workers, those that are leaving included.", static_cast<double>(r.workers));
   const Membership::Counters& m = r.members;
@@ -135,6 +160,10 @@ GatewayReport ReportOf(Gateway& g) {
     out.times_out = e->health.times_out();
     out.steps = m.counters().steps;
     out.rescaled = m.counters().rescaled;
+    out.level = NameOf(m.level(g.Now()));
+    if (m.live() != nullptr)
+      out.sync = EngineReport::Sync{m.live()->shadow().counters(), m.live()->sync(), m.live()->counters(), m.live()->front_in(),
+                                    m.live()->front_out()};
     out.uncertainty = m.inference().uncertainty();
     out.ttft_offset = m.ttft_offset();
     out.tokens_per_chunk = m.tokens_per_chunk();
@@ -154,6 +183,7 @@ std::string MetricsText(const GatewayReport& r) {
   AddMembers(r, set);
   const size_t shown = std::min(r.engines.size(), kEnginesMost);
   for (size_t i = 0; i < shown; ++i) AddEngine(r.engines[i], set);
+  for (size_t i = 0; i < shown; ++i) AddSync(r.engines[i], set);
   for (size_t i = 0; i < shown; ++i) AddVllm(r.engines[i], set);
   if (r.shadow) AddShadow(*r.shadow, set);
   if (r.observation != nullptr) AddObservation(*r.observation, set);

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "integration/engines/vllm/live_mirror.h"
 #include "integration/gateway/engine.h"
 #include "integration/gateway/gateway_counters.h"
 #include "integration/gateway/shadow_statistics.h"
@@ -30,6 +31,14 @@ struct EngineReport {
   uint64_t times_out = 0;
   // Of its mirror.
   uint64_t steps = 0, rescaled = 0;
+  std::string level;  // of its state
+  struct Sync {
+    LiveShadow::Counters shadow;
+    SequencerCounters stream;
+    LiveMirror::Counters live;
+    Duration front_in, front_out;
+  };
+  std::optional<Sync> sync;  // its own stream's; absent: it has none
   Duration uncertainty, ttft_offset;
   double tokens_per_chunk = 0;
   int32_t running = 0, waiting = 0;

@@ -167,6 +167,10 @@ std::string GatewayServer::ShadowReport() const {
 
 uint16_t GatewayServer::port() const { return impl_->PortOf(GatewayDoor::kPublic); }
 uint16_t GatewayServer::prometheus_port() const { return impl_->PortOf(GatewayDoor::kMetrics); }
+uint16_t GatewayServer::sync_port() const {
+  const SyncListener* sync = impl_->gateway == nullptr ? nullptr : impl_->gateway->sync();
+  return sync == nullptr ? 0 : sync->port();
+}
 uint16_t GatewayServer::admin_port() const { return impl_->PortOf(GatewayDoor::kAdmin); }
 
 }  // namespace foretoken

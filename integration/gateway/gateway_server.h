@@ -27,7 +27,8 @@ class GatewayServer {
 
   uint16_t port() const;
   uint16_t prometheus_port() const;  // 0: none
-  uint16_t admin_port() const;       // 0: none
+  uint16_t admin_port() const;
+  uint16_t sync_port() const;  // where sync streams come in over TCP; 0: nowhere       // 0: none
 
  private:
   class Impl;

@@ -156,11 +156,15 @@ void Routing::OnOutput(RequestId request, InstanceId engine, int32_t chunks, boo
 void Routing::OnFinished(RequestId request, InstanceId engine, TokenCount output, bool exact, Instant now) {
   scheduler_->OnFinished(request, output, now);
   if (journal_) journal_->OnEnded(request, OutcomeKind::kFinished, output, now);
-  EngineMirror& mirror = *mirrors_[engine.value()];
-  mirror.OnFinished(request, output, exact, now);
+  mirrors_[engine.value()]->OnFinished(request, output, exact, now);
+  RefreshLaw(engine);
+}
+
+void Routing::RefreshLaw(InstanceId engine) {
+  const EngineMirror& mirror = *mirrors_[engine.value()];
   uint64_t& known = laws_known_[engine.value()];
-  if (known == mirror.counters().rescaled) return;
-  known = mirror.counters().rescaled;
+  if (known == mirror.laws()) return;
+  known = mirror.laws();
   scheduler_->SetStepTime(engine, mirror.step_time());
 }
 

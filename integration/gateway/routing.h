@@ -55,6 +55,8 @@ class Routing final : private SchedulerEffects {
   void SetModels(InstanceId engine, std::vector<ModelId> models);
   // It was started anew: what it held is gone.
   void OnRestart(InstanceId engine, Instant now) { mirrors_[engine.value()]->OnRestart(now); }
+  // Its law may have moved: the scheduler is told.
+  void RefreshLaw(InstanceId engine);
   EngineMirror& mirror(InstanceId engine) { return *mirrors_[engine.value()]; }
   size_t engines() const { return mirrors_.size(); }
 

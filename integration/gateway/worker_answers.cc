@@ -18,7 +18,38 @@ std::string_view StateOf(const Gateway& gateway, const Engine& e) {
   return gateway.slow_start().IsJoining(e.id) ? "joining" : "serving";
 }
 
-json::object WorkerObject(const Gateway& gateway, const Engine& e, int32_t load) {
+// Its own stream, and what the mirror makes of it.
+json::object SyncObject(const LiveMirror& live) {
+  const LiveShadow::Counters& c = live.shadow().counters();
+  const SequencerCounters& s = live.sync();
+  return {{"version", live.version()},
+          {"why", live.shadow().why()},
+          {"steps_decided", c.steps},
+          {"steps_followed", c.followed},
+          {"disagreements", c.disagreements},
+          {"last_disagreement", live.shadow().last_disagreement()},
+          {"snapshots_compared", c.compared},
+          {"snapshots_differed", c.differed},
+          {"last_difference", live.shadow().last_difference()},
+          {"snapshots_restored", c.restored},
+          {"snapshots_asked", live.counters().snapshots_asked},
+          {"repairs", live.counters().repairs},
+          {"repair_seconds", live.counters().repair_s},
+          {"longest_repair_seconds", live.counters().longest_repair_s},
+          {"messages", s.applied},
+          {"reordered", s.reordered},
+          {"repeated", s.duplicate},
+          {"gaps", s.gap},
+          {"resyncs", s.resync},
+          {"restarts", s.epoch_change},
+          {"foreign_requests", live.counters().foreign},
+          {"cached_predicted", live.counters().cached_predicted},
+          {"cached_exact", live.counters().cached_exact},
+          {"front_in_seconds", live.front_in().seconds()},
+          {"front_out_seconds", live.front_out().seconds()}};
+}
+
+json::object WorkerObject(Gateway& gateway, const Engine& e, int32_t load) {
   json::array models;
   for (const std::string& m : e.models) models.emplace_back(m);
   json::object o{{"id", e.id.value()},
@@ -33,6 +64,9 @@ json::object WorkerObject(const Gateway& gateway, const Engine& e, int32_t load)
                  {"requests", e.counters.requests},
                  {"finished", e.counters.finished},
                  {"failed", e.counters.failed}};
+  const EngineMirror& mirror = gateway.routing().mirror(e.id);
+  o["state_level"] = NameOf(mirror.level(gateway.Now()));
+  if (mirror.live() != nullptr) o["sync"] = SyncObject(*mirror.live());
   if (!e.label.empty()) o["name"] = e.label;
   if (e.max_model_len > 0) o["max_model_len"] = e.max_model_len;
   if (const auto window = gateway.slow_start().window(e.id)) o["window"] = *window;

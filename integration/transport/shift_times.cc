@@ -16,6 +16,7 @@ class Shift {
   void operator()(Hello&) const {}
   void operator()(Arrived& m) const { At(m.at); }
   void operator()(Aborted& m) const { At(m.at); }
+  void operator()(BlocksHashed& m) const { At(m.at); }
   void operator()(BatchTrace& m) const {
     At(m.scheduled);
     At(m.start);

@@ -28,7 +28,7 @@ struct EngineRequest {
   int64_t max_tokens = 0;               // the scheduler knows it
   int64_t output_tokens = 0;            // true length; with stop_at_eos the end-of-sequence token comes here
   std::vector<PromptSegment> segments;  // empty: content shared with no other request
-  std::vector<BlockHash> hashes;        // of the first full blocks of its prompt, where they are known: they go before `segments`
+  std::vector<BlockHash> hashes;  // of the first full blocks of its prompt, where they are known: they go before `segments`
   // false: no other request's segments will ever name OutputContent(id) or PrivateContent(id). Then its own content needs no
   // entry in the prefix cache's map: decisions are the same, only faster.
   bool output_named_later = true;

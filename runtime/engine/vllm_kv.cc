@@ -42,7 +42,8 @@ void VllmCore::Lookup(ScheduledRequest& r) {
 
 int64_t VllmCore::CachedBlocks(std::span<const BlockHash> hashes) const {
   if (!config_.prefix_caching) return 0;
-  const auto miss = std::find_if(hashes.begin(), hashes.end(), [&](BlockHash h) { return pool_.Find(h) == KvBlockPool::kNone; });
+  const auto miss =
+      std::find_if(hashes.begin(), hashes.end(), [&](BlockHash h) { return pool_.Find(h) == KvBlockPool::kNone; });
   return miss - hashes.begin();
 }
 

@@ -46,7 +46,8 @@ struct Arrived {
   int64_t max_tokens = 0;
   int32_t priority = 0;
   std::vector<BlockHash> block_hashes;
-  int64_t order_ns = 0;     // when its front end took it in (wall clock): among equal priorities the earlier one goes first; 0: not known
+  int64_t order_ns =
+      0;  // when its front end took it in (wall clock): among equal priorities the earlier one goes first; 0: not known
   bool structured = false;  // its output is constrained by a grammar
   bool operator==(const Arrived&) const = default;
 };

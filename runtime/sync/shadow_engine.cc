@@ -231,7 +231,8 @@ std::unique_ptr<EngineCore> ShadowEngine::StateAt(const Snapshot& snapshot) cons
     for (const Snapshot::InFlight& f : snapshot.exact->in_flight) {
       if (f.step < copy->next_step_) continue;  // it was decided when it was restored
       copy->ApplyUntil(f.start);
-      for (int empty = 0; copy->core_->Schedule().items.empty() && empty < kEmptyBatchesMax; ++empty) copy->in_flight_.push_back({});
+      for (int empty = 0; copy->core_->Schedule().items.empty() && empty < kEmptyBatchesMax; ++empty)
+        copy->in_flight_.push_back({});
       copy->in_flight_.push_back({f.step, false});
     }
   copy->ApplyUntil(Instant::Max());

@@ -212,8 +212,8 @@ StreamBody Body(size_t body, Prng& p, int64_t max) {
   switch (body) {
     case 0: return RandomHello(p, max);
     case 1:
-      return Arrived{IdOf<RequestId>(p), At(p), NonNegative(p), NonNegative(p), Any32(p), Ids<BlockHash>(p, max), At(p).nanos(),
-                     Flag(p)};
+      return Arrived{IdOf<RequestId>(p),     At(p),         NonNegative(p), NonNegative(p), Any32(p),
+                     Ids<BlockHash>(p, max), At(p).nanos(), Flag(p)};
     case 7: return BlocksHashed{IdOf<RequestId>(p), At(p), Ids<BlockHash>(p, max)};
     case 2: return Aborted{IdOf<RequestId>(p), At(p)};
     case 3: return Trace(p, max);

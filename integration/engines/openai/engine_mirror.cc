@@ -12,13 +12,6 @@
 namespace foretoken {
 namespace {
 
-// A mid-sized model on a data-centre GPU: 8 ms a step, 20,000 prompt tokens a second. Where an engine is not of that kind, strides
-// of the base bring the calibrator (a factor of 4 either way) to it within some steps.
-constexpr AffineStepTime::Coefficients kGeneric{8e6, 5e4, 5e4, 50};
-constexpr double kStrideAbove = 2.2;
-constexpr double kPromptStrideAbove = 3.2;  // what a prompt cost is known less well: only a step's surplus shows it
-constexpr int32_t kLeastPrompt = 16;        // tokens in a step, to learn from its prompts
-
 std::unique_ptr<LengthEstimator> NewLengths() {
   auto lengths = MakeLengthEstimator(LengthEstimatorKind::kHint);
   FT_CHECK(lengths.ok());
@@ -27,11 +20,20 @@ std::unique_ptr<LengthEstimator> NewLengths() {
 
 }  // namespace
 
-EngineMirror::EngineMirror(Options options) : options_(options), base_(kGeneric) {
+std::string_view NameOf(StateLevel level) {
+  switch (level) {
+    case StateLevel::kExact: return "exact";
+    case StateLevel::kFollowing: return "following";
+    case StateLevel::kAggregate: return "aggregate";
+    case StateLevel::kInferred: return "inferred";
+  }
+  return "inferred";
+}
+
+EngineMirror::EngineMirror(Options options) : options_(options) {
   limits_.num_gpu_blocks = 1 << 16;  // a million tokens: unknown memory is taken to be ample
   limits_.async_scheduling = false;
   limits_.stop_at_eos = true;
-  step_time_.law = std::make_shared<AffineStepTime>(base_);
   simulator_ = NewSimulator();
 }
 
@@ -39,7 +41,7 @@ std::unique_ptr<SimulatorCore> EngineMirror::NewSimulator() const {
   SimulatorCore::Options o;
   o.profile.instance = options_.instance;
   o.profile.limits = limits_;
-  o.profile.step_time = step_time_;
+  o.profile.step_time = law_.model();
   o.profile.slo = options_.slo;
   o.profile.calibrate = true;
   o.profile.expected_arrivals = true;
@@ -63,8 +65,12 @@ void EngineMirror::Stream(StreamBody body, Instant now) {
 
 Prediction EngineMirror::Predict(const PredictQuery& query, Instant now) {
   now_ = now;
-  inference_.Advance(now, step_time_, *this);
+  inference_.Advance(now, law_.model(), *this);
   if (rebuild_due_) Rebuild(now);
+  if (follows_stream(now)) {
+    asked_ = RequestId();  // the black box was not asked
+    return live_->Predict(query, now);
+  }
   Prediction p = simulator_->Predict(query, now);
   asked_ = query.request->id;
   asked_ttft_ns_ = static_cast<double>(p.ttft.nanos());
@@ -81,6 +87,7 @@ Prediction EngineMirror::Predict(const PredictQuery& query, Instant now) {
 }
 
 Prediction EngineMirror::Believed(Prediction p) const {
+  if (p.level != StateLevel::kInferred) return p;
   // Its own reservation has been made since.
   const double prior = 1 + kLoadPrior * (static_cast<double>(held_.size()) - 1);
   for (Duration* d : {&p.ttft, &p.ttft_p90, &p.e2e, &p.e2e_p90, &p.e2e_alone})
@@ -90,7 +97,9 @@ Prediction EngineMirror::Believed(Prediction p) const {
 
 EnqueueReply EngineMirror::OnEnqueue(const EnqueueOrder& order, Instant now) {
   now_ = now;
-  const EnqueueReply reply = simulator_->OnEnqueue(order, now);
+  EnqueueOrder own = order;
+  own.guarded = order.guarded && !follows_stream(now);  // else the versions that it was predicted on are of the stream's mirror
+  const EnqueueReply reply = simulator_->OnEnqueue(own, now);
   if (!reply.accepted || Find(order.reservation.request) != nullptr) return reply;
   Held h;
   h.reservation = order.reservation;
@@ -100,6 +109,7 @@ EnqueueReply EngineMirror::OnEnqueue(const EnqueueOrder& order, Instant now) {
     h.cached = asked_cached_;
   }
   held_.push_back(std::move(h));
+  if (live_ != nullptr) live_->OnEnqueue(order, now);
   return reply;
 }
 
@@ -108,6 +118,7 @@ void EngineMirror::OnSent(const RequestMeta& request, bool streaming, Instant no
   Held* h = Find(request.id);
   if (h == nullptr || h->sent) return;
   h->sent = true;
+  if (live_ != nullptr) live_->OnSent(request.id, now);
   const auto prompt = static_cast<int32_t>(std::max<int64_t>(1, h->reservation.prompt_tokens));
   Arrived arrived;
   arrived.request = request.id;
@@ -124,6 +135,7 @@ void EngineMirror::OnOutput(RequestId request, int32_t chunks, Instant now) {
   if (h == nullptr) return;
   if (!h->began) {
     h->began = true;
+    if (live_ != nullptr) live_->OnFirstToken(request, now);
     const double actual = static_cast<double>((now - h->decided).nanos());
     // A first token far from the prediction counts less than its distance: one stall is no habit.
     const double most = 1e7 + h->raw_ttft_ns;
@@ -137,7 +149,8 @@ void EngineMirror::OnOutput(RequestId request, int32_t chunks, Instant now) {
 void EngineMirror::OnFinished(RequestId request, TokenCount output, bool exact, Instant now) {
   now_ = now;
   if (Find(request) == nullptr) return;
-  inference_.Advance(now, step_time_, *this);
+  if (live_ != nullptr) live_->OnEnded(request, output, now);
+  inference_.Advance(now, law_.model(), *this);
   inference_.OnFinished(request, static_cast<int32_t>(std::clamp<int64_t>(output.value(), 1, 1 << 24)), exact, now, *this);
 }
 
@@ -146,53 +159,32 @@ void EngineMirror::OnGone(RequestId request, Instant now) {
   inference_.OnGone(request);
   std::erase_if(held_, [&](const Held& h) { return h.reservation.request == request; });
   simulator_->OnCancel(request, now);
+  if (live_ != nullptr) live_->OnGone(request, now);
+}
+
+void EngineMirror::OnStream(StreamMessage message, Instant now, LiveMirror::Effects& effects) {
+  now_ = now;
+  if (live_ == nullptr) {
+    live_ = std::make_unique<LiveMirror>(LiveMirror::Options{options_.instance, options_.slo});
+    for (const Held& h : held_) {  // under way already
+      EnqueueOrder order;
+      order.instance = options_.instance;
+      order.reservation = h.reservation;
+      live_->OnEnqueue(order, now);
+    }
+  }
+  live_->OnMessage(std::move(message), now, effects);
 }
 
 void EngineMirror::OnStep(BatchTrace& trace, bool measured) {
   ++counters_.steps;
-  if (measured) Observe(trace);
+  if (measured && law_.Observe(trace)) {
+    ++counters_.rescaled;
+    rebuild_due_ = true;
+  }
   for (const BatchTrace::Finish& f : trace.finished)
     std::erase_if(held_, [&](const Held& h) { return h.reservation.request == f.request; });
   Stream(trace, now_);
-}
-
-// Coarse: is the base within reach of the calibrator?
-void EngineMirror::Observe(const BatchTrace& t) {
-  const AffineStepTime law(base_);
-  const double seen = static_cast<double>(t.duration.nanos());
-  const StepShape shape{t.prefill_tokens, t.prefill_ctx_tokens, t.decode_seqs, t.decode_kv_tokens};
-  if (t.prefill_tokens == 0 && t.decode_seqs > 0) {
-    ++decode_seen_;
-    decode_log_ +=
-        (std::log(seen / law.NanosOf(shape)) - decode_log_) / static_cast<double>(std::min<uint64_t>(decode_seen_, 16));
-  } else if (t.prefill_tokens >= kLeastPrompt) {
-    StepShape rest = shape;
-    rest.prefill_tokens = rest.prefill_ctx = 0;
-    if (rest.decode_seqs == 0) rest.decode_seqs = 1;
-    const double for_prompt = seen - law.NanosOf(rest) * std::exp(decode_log_);
-    const double expected = law.NanosOf(shape) - law.NanosOf(rest);
-    ++prefill_seen_;
-    const double ratio = std::log(std::clamp(for_prompt / std::max(expected, 1.0), 0.02, 1e4));
-    prefill_log_ += (ratio - prefill_log_) / static_cast<double>(std::min<uint64_t>(prefill_seen_, 16));
-  }
-  const double stride = std::log(kStrideAbove);
-  const uint64_t least = counters_.rescaled < 4 ? kLeastSeen : kSettledSeen;
-  const bool decode_off = decode_seen_ >= least && std::abs(decode_log_) > stride;
-  const bool prefill_off = prefill_seen_ >= least && std::abs(prefill_log_) > std::log(kPromptStrideAbove);
-  if (!decode_off && !prefill_off) return;
-  Rescale(decode_off ? std::exp(decode_log_) : 1, prefill_off ? std::exp(prefill_log_) : 1);
-}
-
-void EngineMirror::Rescale(double decode_ratio, double prefill_ratio) {
-  base_.step_ns = std::clamp(base_.step_ns * decode_ratio, 1e4, 1e11);
-  base_.decode_seq_ns = std::clamp(base_.decode_seq_ns * decode_ratio, 1e1, 1e10);
-  base_.kv_token_ns = std::clamp(base_.kv_token_ns * decode_ratio, 1e-3, 1e7);
-  base_.prefill_token_ns = std::clamp(base_.prefill_token_ns * prefill_ratio, 1e1, 1e9);
-  if (decode_ratio != 1) decode_log_ = 0, decode_seen_ = 0;
-  if (prefill_ratio != 1) prefill_log_ = 0, prefill_seen_ = 0;
-  step_time_.law = std::make_shared<AffineStepTime>(base_);
-  ++counters_.rescaled;
-  rebuild_due_ = true;
 }
 
 // Another law: the mirror begins anew with it, from the requests that are there.

@@ -44,9 +44,7 @@ EngineRequest RequestOf(RequestId id, int32_t priority, int64_t order_ns, int64_
   return q;
 }
 
-std::string Number(RequestId id) {
-  return (id.value() >> 63) != 0 ? "of another client" : "ft-" + std::to_string(id.value());
-}
+std::string Number(RequestId id) { return (id.value() >> 63) != 0 ? "of another client" : "ft-" + std::to_string(id.value()); }
 
 std::string Said(const ShadowDisagreement& d) {
   std::string text = "step " + std::to_string(d.step) + ", " + NameOf(d.rule);

@@ -57,7 +57,8 @@ Recording TwoRequests() {
   ReportedStep s;
   s.items = {{kA, 50, 0, true}};
   s.admitted = {{kA, 0, false}};
-  s.running = s.running_after = 1;
+  s.after_schedule = ReportedStep::Scheduled{1, 0, 0};
+  s.running_after = 1;
   r.events.push_back(Step(s, 0.1, 10));
   s.admitted.clear();
   s.step = 1;

@@ -43,9 +43,10 @@ int main(int argc, char** argv) {
     }
   }
   const LiveShadow::Counters& c = shadow.counters();
-  std::cout << "{\"frames\": " << read << ", \"lost\": " << lost << ", \"steps\": " << c.steps << ", \"followed\": " << c.followed
-            << ", \"disagreements\": " << c.disagreements << ", \"compared\": " << c.compared << ", \"differed\": " << c.differed
-            << ", \"restored\": " << c.restored << ", \"exact\": " << (shadow.level() == StateLevel::kExact ? "true" : "false")
-            << ", \"disagreement\": \"" << shadow.last_disagreement() << "\", \"difference\": \"" << shadow.last_difference()
-            << "\", \"why\": \"" << shadow.why() << "\"}\n";
+  std::cout << "{\"frames\": " << read << ", \"lost\": " << lost << ", \"steps\": " << c.steps
+            << ", \"followed\": " << c.followed << ", \"disagreements\": " << c.disagreements
+            << ", \"compared\": " << c.compared << ", \"differed\": " << c.differed << ", \"restored\": " << c.restored
+            << ", \"exact\": " << (shadow.level() == StateLevel::kExact ? "true" : "false") << ", \"disagreement\": \""
+            << shadow.last_disagreement() << "\", \"difference\": \"" << shadow.last_difference() << "\", \"why\": \""
+            << shadow.why() << "\"}\n";
 }
