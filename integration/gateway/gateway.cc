@@ -38,11 +38,11 @@ Gateway::Gateway(boost::asio::io_context& io, const GatewayConfig& config)
     : io_(io),
       config_(config),
       resolver_(io),
-      name_seed_(Mix64(static_cast<uint64_t>(zero_.time_since_epoch().count()), config.seed)),
       next_request_(static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::milliseconds>(
                                               std::chrono::system_clock::now().time_since_epoch())
                                               .count())
-                    << 12) {
+                    << 12),
+      name_seed_(Mix64(static_cast<uint64_t>(zero_.time_since_epoch().count()), config.seed)) {
   head_options_.most_bytes = config.max_header_bytes;
   head_options_.request_id_fields = config.request_id_headers;
 }

@@ -218,8 +218,8 @@ class Gateway : private SyncListener::Owner {
   Connections connections_;
   Connections::iterator cursor_ = connections_.end();  // the one to be looked at next
   size_t open_connections_ = 0;
-  uint64_t
-      next_request_;  // begins where no gateway before this one can have come to: engines may still hold what that one sent
+  // Begins where no gateway before this one can have come to: engines may still hold what that one sent.
+  uint64_t next_request_;
   std::unique_ptr<SyncListener> sync_;
   std::vector<StateLevel> levels_told_;  // by engine, on the log
   uint64_t name_seed_;
