@@ -151,8 +151,10 @@ class HostileTest(unittest.TestCase):
     def test_ports_of_serve(self):
         """The gateway, the emulated OpenAI servers behind it, and the dashboard."""
         topology = "configs/topologies/small.yaml"
+        log = tempfile.NamedTemporaryFile()
+        self.addCleanup(log.close)
         process = subprocess.Popen([PROGRAM, "serve", "--topology", topology, "--set", "gateway.listen=127.0.0.1:0", "--dashboard", "127.0.0.1:0"],
-                                   stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+                                   stdout=subprocess.PIPE, stderr=log, text=True)
         self.addCleanup(process.stdout.close)
         self.addCleanup(process.wait)
         self.addCleanup(process.kill)
@@ -160,10 +162,20 @@ class HostileTest(unittest.TestCase):
         for line in process.stdout:
             if m := re.match(r"  (\S+) at http://127.0.0.1:(\d+)$", line):
                 ports[m[1]] = int(m[2])
-            elif m := re.search(r"(listening on|dashboard:) http://127.0.0.1:(\d+)", line):
-                ports["gateway" if m[1] == "listening on" else "dashboard"] = int(m[2])
+            elif m := re.search(r"listening on http://127.0.0.1:(\d+)", line):
+                ports["gateway"] = int(m[1])
             if "Ctrl-C" in line:
                 break
+
+        def dashboard():  # says where it is on the log
+            with open(log.name, encoding="utf-8") as text:  # of its own position
+                if m := re.search(r"dashboard at http://127.0.0.1:(\d+)", text.read()):
+                    ports["dashboard"] = int(m[1])
+            return "dashboard" in ports
+
+        until = time.monotonic() + 30
+        while not dashboard() and time.monotonic() < until:
+            time.sleep(0.05)
         self.assertLessEqual({"gateway", "dashboard", "h100-0"}, set(ports), ports)
         for name in ("gateway", "dashboard", "h100-0"):
             self.siege(f"port of {name}", process, ports[name], request)
