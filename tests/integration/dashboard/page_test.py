@@ -60,7 +60,7 @@ class Served:
 class PageTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        cls.folder = tempfile.TemporaryDirectory()
+        cls.folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         cls.served = Served("--topology", "configs/topologies/mixed-gpu.yaml", "--load", "rate=12", "--fault-switch")
         cls.browser = browsers.Browser(cls.folder.name)
         cls.browser.open(cls.served.url)
@@ -161,7 +161,7 @@ class PageTest(unittest.TestCase):
 @unittest.skipUnless(browsers.CHROMIUM, "no chromium here: apt install chromium to run this test")
 class QuickstartTest(unittest.TestCase):
     def test_the_page_that_quickstart_prints_shows_live_decisions_and_both_systems(self):
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             page = browsers.Browser(folder)
             self.addCleanup(page.close)
             started = subprocess.Popen([PROGRAM, "quickstart", "--dashboard", "127.0.0.1:0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
@@ -183,7 +183,7 @@ class QuickstartTest(unittest.TestCase):
 @unittest.skipUnless(browsers.CHROMIUM, "no chromium here: apt install chromium to run this test")
 class ManyInstancesTest(unittest.TestCase):
     def test_256_instances_are_one_picture(self):
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             file = os.path.join(folder, "many.yaml")
             with open("configs/topologies/small.yaml", encoding="utf-8") as small, open(file, "w", encoding="utf-8") as out:
                 out.write(small.read())

@@ -39,7 +39,7 @@ def main():
         def order(**what):
             urllib.request.urlopen(urllib.request.Request(url + "faults", data=json.dumps(what).encode(), headers={"Content-Type": "application/json"}), timeout=60).close()
 
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             page = browsers.Browser(folder, 1280, 900)
             page.open(url)
             page.wait("document.querySelectorAll('.decision').length > 2", 120, "live decisions")

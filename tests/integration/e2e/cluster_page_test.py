@@ -76,7 +76,7 @@ class ClusterPageTest(unittest.TestCase):
 
     @unittest.skipUnless(browsers.CHROMIUM, "no chromium here: `./foretoken test` installs it")
     def test_3_it_is_the_same_page(self):
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             page = browsers.Browser(folder)
             self.addCleanup(page.close)
             page.open(self.url)

@@ -51,7 +51,7 @@ addEventListener("load", () => setTimeout(() => {
 @unittest.skipUnless(BROWSER, "no chromium here: apt install chromium to run this test")
 class ReportPageTest(unittest.TestCase):
     def setUp(self):
-        folder = tempfile.TemporaryDirectory()
+        folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         self.addCleanup(folder.cleanup)
         self.folder = folder.name
         file = os.path.join(self.folder, "page.yaml")
